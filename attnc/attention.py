@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from attnc.dsl.signature import signature
 from attnc.dsl.trace import trace
 from attnc.errors import OutputError, TraceError
 from attnc.interp import interpret
-from attnc.ir.graph import Graph, Node
+from attnc.ir.graph import Graph, node
 from attnc.runtime.binding import Bound, bind
 
 
@@ -80,7 +81,7 @@ class Attention:
         """
         bound = bind(self.signature, q, k, v, operands, layout)
         graph = self._trace(bound)
-        results = interpret(graph, bound.inputs, lse_of=the_softmax(graph) if return_lse else None)
+        results = interpret(with_lse(graph) if return_lse else graph, bound.inputs)
         outputs = [restore(x, bound) for x in results]
         if return_lse:
             head: Any = tuple(outputs[:-1]) if graph.tuple_output else outputs[0]
@@ -88,16 +89,18 @@ class Attention:
         return tuple(outputs) if graph.tuple_output else outputs[0]
 
 
-def the_softmax(graph: Graph) -> Node:
-    """The one softmax of a graph, whose lse `return_lse` asks for."""
+def with_lse(graph: Graph) -> Graph:
+    """The graph with the lse of its one softmax as a further output."""
     nodes = [x for x in graph.nodes() if x.op == "softmax"]
     if len(nodes) != 1:
         raise OutputError(
             f"return_lse of {graph.name}",
             cause=f"it has {len(nodes)} softmaxes; the lse is the log of one softmax's denominator",
-            cure="use variants with exactly one softmax",
+            cure="use return_lse with exactly one softmax",
         )
-    return nodes[0]
+    (softmax,) = nodes
+    lse = node("lse", *softmax.operands, loc=softmax.loc, **dict(softmax.attrs))
+    return replace(graph, outputs=(*graph.outputs, lse))
 
 
 def restore(x: np.ndarray[Any, Any], bound: Bound) -> np.ndarray[Any, Any]:

@@ -83,6 +83,11 @@ def _erf(x: Array) -> Array:
     return np.asarray(np.vectorize(math.erf, otypes=[np.float64])(x.astype(np.float64))).astype(x.dtype)
 
 
+def weight(x: Array) -> Array:
+    """exp(x) that is 0 only where x is -inf: a live weight never underflows to 0, so that 0 means masked."""
+    return np.asarray(np.where(np.isneginf(x), 0, np.maximum(np.exp(x), np.finfo(x.dtype).tiny)))
+
+
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "exp": np.exp, "exp2": np.exp2, "log": np.log, "log2": np.log2, "log1p": np.log1p, "tanh": np.tanh, "sigmoid": _sigmoid,
     "erf": _erf, "sqrt": np.sqrt, "rsqrt": lambda x: 1 / np.sqrt(x), "sin": np.sin, "cos": np.cos, "floor": np.floor,
@@ -90,7 +95,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "div": np.divide, "pow": np.power, "floordiv": _floordiv, "mod": _mod, "minimum": np.minimum, "maximum": np.maximum,
     "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal, "and": np.bitwise_and, "or": np.bitwise_or,
     "xor": np.bitwise_xor, "not": np.invert, "shl": lambda a, n: _shift(a, n, True), "shr": lambda a, n: _shift(a, n, False),
-    "where": np.where,
+    "where": np.where, "weight": weight,
 }  # fmt: skip
 _REDUCE: dict[str, tuple[Callable[..., Any], float]] = {
     "sum": (np.sum, 0.0),
@@ -125,8 +130,8 @@ def contract(x: Value, y: Value, axis: str) -> Value:
     return Value(result.transpose([order.index(a) for a in axes]), axes)
 
 
-def softmax(scores: Array, mask: Array | None, sink: Array | None, j: int) -> Array:
-    """Masked softmax along axis j; rows with nothing to attend to are 0. Live weights never underflow to 0."""
+def denominator(scores: Array, mask: Array | None, sink: Array | None, j: int) -> tuple[Array, Array, Array]:
+    """The masked weights exp(s - m) along axis j, their sum with the sink's, and m (0 for an empty row)."""
     live = ~(scores <= MASKED)
     if mask is not None:
         live = live & mask
@@ -135,29 +140,11 @@ def softmax(scores: Array, mask: Array | None, sink: Array | None, j: int) -> Ar
     if sink is not None:
         top = np.fmax(top, sink)
     top = np.where(np.isneginf(top) | np.isnan(top), 0, top)
-    tiny = np.finfo(scores.dtype).tiny
-    e = np.where(live, np.maximum(np.exp(s - top), tiny), 0)
-    total = np.sum(e, axis=j, keepdims=True)
+    weights = np.where(live, weight(s - top), 0)
+    total = np.sum(weights, axis=j, keepdims=True)
     if sink is not None:
         total = total + np.exp(sink - top)
-    return np.asarray(np.where(total == 0, 0, e / np.where(total == 0, 1, total)))
-
-
-def logsumexp(scores: Array, mask: Array | None, sink: Array | None, j: int) -> Array:
-    """The log of the masked softmax's denominator, sink included; -inf for a row with nothing in it."""
-    live = ~(scores <= MASKED)
-    if mask is not None:
-        live = live & mask
-    s = np.where(live, scores, -np.inf)
-    top = np.fmax.reduce(s, axis=j, keepdims=True, initial=-np.inf)
-    if sink is not None:
-        top = np.fmax(top, sink)
-    safe = np.where(np.isneginf(top) | np.isnan(top), 0, top)
-    total = np.sum(np.exp(s - safe), axis=j, keepdims=True)
-    if sink is not None:
-        total = total + np.exp(sink - safe)
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.squeeze(safe + np.log(total), axis=j))
+    return weights, total, top
 
 
 class Interpreter:
@@ -282,7 +269,7 @@ class Interpreter:
         return self.extents["kv_len"] if axis == "j" else max(self.extents.get(axis, 1), shown)
 
     def _score_parts(self, x: Node, operands: list[Value]) -> tuple[Array, Array | None, Array | None, tuple[str, ...]]:
-        axes = canonical(x.axes)
+        axes = canonical(x.axes | {"j"})
         position = axes.index("j")
         scores = align(operands[0], axes)
         n = self.extents["kv_len"]
@@ -293,13 +280,13 @@ class Interpreter:
 
     def _softmax(self, x: Node, operands: list[Value]) -> Value:
         scores, mask, sink, axes = self._score_parts(x, operands)
-        return Value(softmax(scores, mask, sink, axes.index("j")), axes)
+        weights, total, _ = denominator(scores, mask, sink, axes.index("j"))
+        return Value(np.where(total == 0, 0, weights / np.where(total == 0, 1, total)), axes)
 
-    def lse(self, x: Node) -> Value:
-        """The log of the denominator of a softmax node that has been evaluated."""
-        scores, mask, sink, axes = self._score_parts(x, [self.values[o] for o in x.operands])
-        with np.errstate(all="ignore"):
-            return Value(logsumexp(scores, mask, sink, axes.index("j")), tuple(a for a in axes if a != "j"))
+    def _lse(self, x: Node, operands: list[Value]) -> Value:
+        scores, mask, sink, axes = self._score_parts(x, operands)
+        _, total, top = denominator(scores, mask, sink, axes.index("j"))
+        return Value(np.squeeze(top + np.log(total), axis=axes.index("j")), tuple(a for a in axes if a != "j"))
 
     def _attend(self, x: Node, operands: list[Value]) -> Value:
         w, v = operands
@@ -333,13 +320,10 @@ def row_block(inputs: Inputs, budget: int = 1 << 23) -> int:
     return max(1, min(extents["q_len"], budget // per_row))
 
 
-def interpret(
-    graph: Graph, inputs: Inputs, *, dtype: Any = np.float64, rounding: Any = None, lse_of: Node | None = None
-) -> list[Array]:
+def interpret(graph: Graph, inputs: Inputs, *, dtype: Any = np.float64, rounding: Any = None) -> list[Array]:
     """Evaluate the outputs of a graph densely.
 
-    Returns, for each output, an array (B,Hq,Lq) or (B,Hq,Lq,F) in `dtype`; with `lse_of` (a softmax node of the graph)
-    its lse (B,Hq,Lq) at the end. `rounding`: every node's result is rounded to this dtype (the naive program of verify).
+    Returns, for each output, an array (B,Hq,Lq) or (B,Hq,Lq,F) in `dtype`. `rounding`: every node's result is rounded to this dtype (the naive program of verify).
     """
     extents = inputs.extents
     length, step = extents["q_len"], row_block(inputs)
@@ -347,9 +331,6 @@ def interpret(
     for start in range(0, length, step):
         run = Interpreter(inputs, dtype, start, min(start + step, length), rounding)
         values = run.run(graph.outputs)
-        if lse_of is not None:
-            run.run([lse_of])
-            values = [*values, run.lse(lse_of)]
         parts.append([_full(v, extents, min(step, length - start), dtype) for v in values])
     return [np.concatenate(column, axis=2) for column in zip(*parts, strict=True)]
 

@@ -83,7 +83,7 @@ _TABLE: list[Op] = [
     _leaf("role", _fixed("float"), lambda attrs: ROLE_AXES[attrs["name"]]),
     _leaf("value", _from_attr, lambda attrs: attrs["axes"]),  # a tile, row or column of a tile program
     Op("gather", None, _from_attr, lambda axes, attrs: _union(axes, attrs) | frozenset(attrs["features"])),
-    *_elementwise("exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor", 1, _same("float")),
+    *_elementwise("exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor weight", 1, _same("float")),
     *_elementwise("neg abs sign", 1, _same("int", "float")),
     *_elementwise("add sub mul floordiv mod minimum maximum", 2, _same("int", "float")),
     *_elementwise("div pow", 2, _same("float")),
@@ -98,6 +98,7 @@ _TABLE: list[Op] = [
     Op("project", 2, _same("float"), _project),
     Op("reduce", 1, _same("int", "float"), lambda axes, attrs: axes[0] - {attrs["axis"]}),
     Op("softmax", None, _softmax, _union),
+    Op("lse", None, _softmax, lambda axes, attrs: _union(axes, attrs) - {"j"}),  # of softmax's operands
     # sum over j of w*x where a weight that is exactly zero contributes nothing, even to a NaN x
     Op("attend", 2, _same("float"), lambda axes, attrs: _union(axes, attrs) - {"j"}),
 ]
