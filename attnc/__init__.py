@@ -45,7 +45,7 @@ _HOME = {
     **dict.fromkeys(_FUNCTIONS, "attnc.dsl.functions"),
     "attention": "attnc.attention", "Attention": "attnc.attention", "from_flex": "attnc.attention",
     "Tensor": "attnc.dsl.signature", "Const": "attnc.dsl.signature",
-    "AttncError": "attnc.errors",
+    "AttncError": "attnc.errors", "MultiHead": "attnc.multihead",
 }  # fmt: skip
 _EXTENTS = ("q_len", "kv_len", "group")
 

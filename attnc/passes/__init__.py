@@ -1,0 +1,1 @@
+"""Graph passes, one per file, named by their verb; `attnc.compile` lists them in order."""

@@ -1,0 +1,195 @@
+"""Keep accumulators in range: row expressions on scaled numbers mantissa * exp(exponent), expanded last.
+
+A sum of exp(e)*k is kept as (a, rho): its value is a * exp(rho), rho the running maximum of e (0 while nothing came). Products add
+exponents, quotients subtract them, sums align them, a logarithm adds; so in sum(exp(s) v) / sum(exp(s)) the factor exp(rho) cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attnc.ir.graph import Node, const, node, rebuild, topological
+from attnc.ir.ops import INDEX_AXES
+from attnc.passes.canonicalise import is_const
+from attnc.passes.plan_sweeps import Accumulator, Plan
+from attnc.passes.separate import op
+
+ROW_AXES = ("b", "h", "i")
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """mantissa * exp(exponent); exponent None is 0."""
+
+    mantissa: Node
+    exponent: Node | None = None
+
+
+def value(name: str, axes: tuple[str, ...], kind: str = "float") -> Node:
+    """A leaf that stands for a row, column or tile of a tile program."""
+    return node("value", name=name, axes=axes, kind=kind)
+
+
+def exponent_name(sweep: int, e: Node, groups: dict[Node, int]) -> str:
+    """The name of the shared exponent of all sums over exp(e) in a sweep."""
+    return f"r{sweep}_{groups.setdefault(e, len(groups))}"
+
+
+class Stabiliser:
+    """Rewrites row expressions over reductions into row expressions over accumulators."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.exponents: dict[Accumulator, str] = {}
+        for number, sweep in enumerate(plan.sweeps):
+            groups: dict[Node, int] = {}
+            for a in sweep:
+                if a.e is not None:
+                    self.exponents[a] = exponent_name(number, a.e, groups)
+        self._reads: dict[Node, bool] = {}
+        self._scaled: dict[Node, Scaled] = {}
+
+    def row(self, x: Node) -> Node:
+        """x, free of j, as an expression over accumulators, exponents and leaves."""
+        return expanded(self.scaled(x))
+
+    def scaled(self, x: Node) -> Scaled:
+        """x as a scaled number."""
+        for y in topological([x]):
+            if y not in self._scaled and "j" not in y.axes:
+                self._scaled[y] = self._evaluate(y)
+        return self._scaled[x]
+
+    def accumulator(self, a: Accumulator) -> Scaled:
+        """The leaf of an accumulator."""
+        axes = (*ROW_AXES, *sorted(a.features))
+        kind = "float" if a.how == "sum" or a.k is None else a.k.dtype
+        if a.how == "sum" and a.k is not None and a.e is None:
+            kind = a.k.dtype
+        mantissa = value(a.name, axes, kind)
+        return Scaled(mantissa, value(self.exponents[a], ROW_AXES) if a in self.exponents else None)
+
+    def _evaluate(self, x: Node) -> Scaled:
+        if x in self.plan.pieces:
+            return self._reduction(x)
+        if not self._depends(x):
+            return Scaled(x)
+        ops = [self.scaled(y) for y in x.operands if "j" not in y.axes]
+        rule = getattr(self, f"_{x.op}", None)
+        result: Scaled | None = rule(x, ops) if rule is not None else None
+        return result or Scaled(rebuild(x, [expanded(y) for y in ops]))
+
+    def _depends(self, x: Node) -> bool:
+        if x not in self._reads:
+            self._reads[x] = x in self.plan.pieces or any(self._depends(y) for y in x.operands)
+        return self._reads[x]
+
+    def _reduction(self, x: Node) -> Scaled:
+        total: Scaled | None = None
+        for piece in self.plan.pieces[x]:
+            part = self.accumulator(piece.accumulator)
+            if piece.u is not None:
+                part = _times(part, self.scaled(piece.u))
+            if piece.d is not None:
+                part = _times(part, Scaled(const(1.0), self.row(piece.d)))
+            total = part if total is None else _plus(total, part)
+        return total or Scaled(const(0.0))
+
+    def _mul(self, x: Node, ops: list[Scaled]) -> Scaled | None:
+        return _times(*ops) if x.dtype == "float" else None
+
+    def _div(self, x: Node, ops: list[Scaled]) -> Scaled:
+        a, b = ops
+        return Scaled(op("div", a.mantissa, b.mantissa), _difference(a.exponent, b.exponent))
+
+    def _neg(self, x: Node, ops: list[Scaled]) -> Scaled:
+        return Scaled(op("neg", ops[0].mantissa), ops[0].exponent)
+
+    def _abs(self, x: Node, ops: list[Scaled]) -> Scaled:
+        return Scaled(op("abs", ops[0].mantissa), ops[0].exponent)
+
+    def _add(self, x: Node, ops: list[Scaled]) -> Scaled | None:
+        return _plus(*ops) if x.dtype == "float" else None
+
+    def _sub(self, x: Node, ops: list[Scaled]) -> Scaled | None:
+        return _plus(ops[0], Scaled(op("neg", ops[1].mantissa), ops[1].exponent)) if x.dtype == "float" else None
+
+    def _exp(self, x: Node, ops: list[Scaled]) -> Scaled:
+        return Scaled(const(1.0), expanded(ops[0]))
+
+    def _log(self, x: Node, ops: list[Scaled]) -> Scaled:
+        mantissa, exponent = ops[0].mantissa, ops[0].exponent
+        logarithm = op("log", mantissa)
+        return Scaled(logarithm if exponent is None else op("add", exponent, logarithm))
+
+    def _eq(self, x: Node, ops: list[Scaled]) -> Scaled | None:
+        if is_const(x.operands[1], 0.0):
+            return Scaled(node(x.op, ops[0].mantissa, x.operands[1]))
+        return None
+
+    _ne = _eq
+
+    def _where(self, x: Node, ops: list[Scaled]) -> Scaled | None:
+        c, a, b = ops
+        if a.exponent == b.exponent:
+            exponent = a.exponent
+        elif is_const(a.mantissa, 0.0):
+            exponent = b.exponent
+        elif is_const(b.mantissa, 0.0):
+            exponent = a.exponent
+        else:
+            return None
+        return Scaled(op("where", expanded(c), a.mantissa, b.mantissa), exponent)
+
+
+def expanded(x: Scaled) -> Node:
+    """The plain value; a mantissa of 0 stays 0 whatever the exponent."""
+    if x.exponent is None:
+        return x.mantissa
+    power = op("exp", x.exponent)
+    if is_const(x.mantissa, 1.0):
+        return power
+    return op("where", op("eq", x.mantissa, const(0.0)), const(0.0), op("mul", x.mantissa, power))
+
+
+def _times(a: Scaled, b: Scaled) -> Scaled:
+    if a.exponent is None or b.exponent is None:
+        exponent = a.exponent if b.exponent is None else b.exponent
+    else:
+        exponent = _sum_of_exponents(a.exponent, b.exponent)
+    return Scaled(op("mul", a.mantissa, b.mantissa), exponent)
+
+
+def _sum_of_exponents(a: Node, b: Node) -> Node | None:
+    for x, y in ((a, b), (b, a)):
+        if x.op == "neg" and x.operands[0] == y:
+            return None
+        if x.op == "sub" and x.operands[1] == y:
+            return x.operands[0]
+    return op("add", a, b)
+
+
+def _difference(a: Node | None, b: Node | None) -> Node | None:
+    if a == b or b is None:
+        return None if a == b else a
+    return op("neg", b) if a is None else _sum_of_exponents(a, op("neg", b))
+
+
+def _plus(a: Scaled, b: Scaled) -> Scaled:
+    """Aligned at the larger exponent; a mantissa of 0 has no exponent to align to."""
+    if a.exponent == b.exponent:
+        return Scaled(op("add", a.mantissa, b.mantissa), a.exponent)
+    minus, zero = const(float("-inf")), const(0.0)
+    features = {x for part in (a, b) for x in part.mantissa.axes} - set(INDEX_AXES)
+    if features:  # one exponent per row, not one per feature: zero mantissas align where they are
+        ea, eb = (part.exponent or zero for part in (a, b))
+    else:
+        ea, eb = (op("where", op("eq", part.mantissa, zero), minus, part.exponent or zero) for part in (a, b))
+    top = op("maximum", ea, eb)
+    top = op("where", op("eq", top, minus), zero, top)
+
+    def moved(part: Scaled, e: Node) -> Node:
+        power = op("exp", op("sub", e, top))
+        return power if is_const(part.mantissa, 1.0) else op("mul", part.mantissa, power)
+
+    return Scaled(op("add", moved(a, ea), moved(b, eb)), top)
