@@ -158,9 +158,10 @@ class Interpreter:
         stop: int,
         rounding: Any = None,
         bindings: Mapping[Node, Value] | None = None,
+        rules: Mapping[str, Callable[..., Any]] = ELEMENTWISE,
     ) -> None:
         self.inputs, self.dtype, self.start, self.stop = inputs, np.dtype(dtype), start, stop
-        self.rounding = rounding
+        self.rounding, self.rules = rounding, rules
         self.extents = inputs.extents
         self.values: dict[Node, Value] = dict(bindings or {})
 
@@ -183,8 +184,8 @@ class Interpreter:
     def _evaluate(self, x: Node) -> Value:
         operands = [self.values[o] for o in x.operands]
         axes = canonical(x.axes)
-        if x.op in ELEMENTWISE:
-            return Value(np.asarray(ELEMENTWISE[x.op](*(align(o, axes) for o in operands))), axes)
+        if x.op in self.rules:
+            return Value(np.asarray(self.rules[x.op](*(align(o, axes) for o in operands))), axes)
         rule: Callable[[Node, list[Value]], Value] = getattr(self, f"_{x.op}")
         return rule(x, operands)
 

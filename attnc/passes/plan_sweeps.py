@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from attnc.ir.graph import Graph, Node, topological
-from attnc.passes.expand import is_reduction
+from attnc.passes.expand import feature_axes, is_reduction
 from attnc.passes.separate import Inseparable, Term, product, separate
 
 
@@ -26,7 +26,7 @@ class Accumulator:
     @property
     def features(self) -> frozenset[str]:
         """Feature axes of the accumulated value."""
-        return (self.k.axes if self.k is not None else frozenset()) - {"b", "h", "i", "j"}
+        return feature_axes(self.k) if self.k is not None else frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +80,34 @@ def _terms(x: Node, unknown: frozenset[Node]) -> list[Term]:
             if any(y in unknown for y in topological([x.operands[1]])):
                 raise Inseparable("NONHOM", x.operands[1])
         v = values[0]
-        return [Term(t.e, product(t.k, v.k), t.d, product(t.u, v.u)) for t in weights]
+        return [_outside(Term(t.e, product(t.k, v.k), t.d, product(t.u, v.u))) for t in weights]
     if x["how"] == "sum" and x.dtype == "float":
-        return separate(x.operands[0], unknown)
+        return [_outside(t) for t in separate(x.operands[0], unknown)]
     if any(y in unknown for y in topological(x.operands)):
         raise Inseparable("MONO" if x["how"] != "sum" else "NONHOM", x.operands[0])
     return [Term(k=x.operands[0])]
 
 
+def _outside(t: Term) -> Term:
+    """Feature vectors of the query leave the sum: sum_j w_j q = (sum_j w_j) q."""
+    inside: Node | None = None
+    for factor in _factors(t.k) if t.k is not None else []:
+        if feature_axes(factor) and "j" not in factor.axes:
+            t = Term(t.e, t.k, t.d, product(t.u, factor))
+        else:
+            inside = product(inside, factor)
+    return Term(t.e, inside, t.d, t.u)
+
+
+def _factors(x: Node) -> list[Node]:
+    return [y for operand in x.operands for y in _factors(operand)] if x.op == "mul" else [x]
+
+
 def _accumulator(x: Node, t: Term, sweep: dict[tuple[object, ...], Accumulator], number: int) -> Accumulator:
     how = "sum" if x.op == "attend" else str(x["how"])
-    key = (how, t.e, t.k, x.op == "attend")
+    features = t.k is not None and bool(feature_axes(t.k))
+    key = (how, t.e, t.k, x.op == "attend" and features)
     if key not in sweep:
-        sweep[key] = Accumulator(f"a{number}_{len(sweep)}", how, t.e, t.k, x.op == "attend")
+        letter = how if how != "sum" else "acc" if features else "l"
+        sweep[key] = Accumulator(f"{letter}{number}_{len(sweep)}", how, t.e, t.k, x.op == "attend" and features)
     return sweep[key]

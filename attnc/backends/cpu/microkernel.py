@@ -1,0 +1,277 @@
+"""Matrix products in registers: the two products of attention, S^T = K Q^T and acc^T = V^T P^T, lanes over queries.
+
+C[r, x] (=, +=, or alpha[x] * C[r, x] +) sum over k < n of A[r, k] * B[k, x]. A is read one scalar at a time and
+broadcast, so keys and values are used where they lie, with any strides; B and C are contiguous along x. A tile of
+`rows` x `cols` vectors of C stays in registers over the whole sum (Goto and van de Geijn, "Anatomy of high-performance
+matrix multiplication", 2008; with no packing, since one operand is always a scalar).
+
+The loops are built here in LLVM, one function per tile shape and module, so that Numba types a single call.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, errors, types
+from numba.core.extending import intrinsic
+
+from attnc.backends.cpu.lanes import Lanes, convert, token
+from attnc.backends.cpu.vector import LLVM_TYPES, Vec, vector_bytes
+
+I64 = ir.IntType(64)
+# The operands of a tile, all int64: byte addresses, byte strides and the length of the sum.
+OPERANDS = ("a", "a_row", "a_k", "b", "b_k", "c", "c_row", "n", "alpha")
+UNROLL = 2
+
+
+def tile_shape() -> tuple[int, int]:
+    """Rows and vectors of C that fill this machine's registers: 12x2 of 32, or 6x2 of 16."""
+    return (12, 2) if vector_bytes() == 64 else (6, 2)
+
+
+def _int(value: int) -> Any:
+    return ir.Constant(I64, value)
+
+
+class Tile:
+    """One micro-kernel: how many rows and vectors it keeps, how it starts, and which operands are known constants."""
+
+    def __init__(self, kind: Vec, rows: int, cols: int, mode: str, masked: bool, known: dict[str, int]) -> None:
+        self.kind = kind
+        self.rows = rows
+        self.cols = cols
+        self.mode = mode
+        self.masked = masked
+        self.known = known
+        self.bytes = kind.dtype.bitwidth // 8
+
+    @property
+    def name(self) -> str:
+        fixed = "".join(f".{k}{v}" for k, v in sorted(self.known.items()))
+        masked = ".masked" if self.masked else ""
+        return f"attnc.gemm.{self.kind}.{self.rows}x{self.cols}.{self.mode}{masked}{fixed}"
+
+    def function(self, module: Any) -> Any:
+        """The LLVM function in module, built at its first use. Not inlined: each shape is compiled once."""
+        found = module.globals.get(self.name)
+        if found is None:
+            found = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(OPERANDS)), self.name)
+            found.linkage = "internal"
+            found.attributes.add("noinline")
+            builder = ir.IRBuilder(found.append_basic_block())
+            operands = dict(zip(OPERANDS, found.args, strict=True))
+            operands |= {k: _int(v) for k, v in self.known.items()}
+            self._emit(Lanes(builder, self.kind.dtype, self.kind.width), operands)
+            builder.ret_void()
+        return found
+
+    def _emit(self, g: Lanes, at: dict[str, Any]) -> None:
+        cells = [self._start(g, at, r, c) for r in range(self.rows) for c in range(self.cols)]
+        b = g.b
+        offsets = [b.mul(at["a_row"], _int(r)) for r in range(self.rows)]
+        blocks = b.udiv(at["n"], _int(UNROLL)) if UNROLL > 1 else at["n"]
+        state = [at["a"], at["b"], *cells]
+        state = self._loop(g, at, offsets, state, blocks, UNROLL)
+        if UNROLL > 1:
+            state = self._loop(g, at, offsets, state, b.urem(at["n"], _int(UNROLL)), 1)
+        for r in range(self.rows):
+            for c in range(self.cols):
+                place = b.add(at["c"], b.add(b.mul(at["c_row"], _int(r)), _int(c * self.bytes * self.kind.width)))
+                b.store(state[2 + r * self.cols + c], b.inttoptr(place, g.type.as_pointer()), align=self.bytes)
+
+    def _start(self, g: Lanes, at: dict[str, Any], r: int, c: int) -> Any:
+        """The value of a cell before the sum."""
+        if self.mode == "zero":
+            return g.const(0)
+        column = _int(c * self.bytes * self.kind.width)
+        place = g.b.add(at["c"], g.b.add(g.b.mul(at["c_row"], _int(r)), column))
+        cell = g.b.load(g.b.inttoptr(place, g.type.as_pointer()), align=self.bytes)
+        if self.mode == "add":
+            return cell
+        factor = g.b.load(g.b.inttoptr(g.b.add(at["alpha"], column), g.type.as_pointer()), align=self.bytes)
+        return g.fmul(cell, factor)
+
+    def _loop(
+        self, g: Lanes, at: dict[str, Any], offsets: Sequence[Any], state: Sequence[Any], count: Any, steps: int
+    ) -> list[Any]:
+        """`count` times `steps` terms of the sum; the state is the two addresses, then the cells."""
+        b = g.b
+        entry = b.block
+        head, body, done = (b.append_basic_block(x) for x in ("head", "body", "done"))
+        b.branch(head)
+        b.position_at_end(head)
+        left = b.phi(I64)
+        phis = [b.phi(v.type) for v in state]
+        left.add_incoming(count, entry)
+        for phi, value in zip(phis, state, strict=True):
+            phi.add_incoming(value, entry)
+        b.cbranch(b.icmp_signed(">", left, _int(0)), body, done)
+        b.position_at_end(body)
+        values: list[Any] = list(phis)
+        for _ in range(steps):
+            values = self._step(g, at, offsets, values)
+        left.add_incoming(b.sub(left, _int(1)), body)
+        for phi, value in zip(phis, values, strict=True):
+            phi.add_incoming(value, body)
+        b.branch(head)
+        b.position_at_end(done)
+        return phis
+
+    def _step(self, g: Lanes, at: dict[str, Any], offsets: Sequence[Any], state: Sequence[Any]) -> list[Any]:
+        """One term of the sum: cols vectors of B times rows scalars of A."""
+        b = g.b
+        a, row_b = state[0], state[1]
+        stride = self.bytes * self.kind.width
+        vectors = [
+            b.load(b.inttoptr(b.add(row_b, _int(c * stride)), g.type.as_pointer()), align=self.bytes)
+            for c in range(self.cols)
+        ]
+        scalar = LLVM_TYPES[self.kind.dtype].as_pointer()
+        cells = []
+        for r in range(self.rows):
+            factor = g.splat(b.load(b.inttoptr(b.add(a, offsets[r]), scalar), align=self.bytes))
+            for c, vector in enumerate(vectors):
+                cell = state[2 + r * self.cols + c]
+                term = g.fma(factor, vector, cell)
+                if self.masked:
+                    term = b.select(b.fcmp_ordered("==", vector, g.const(0)), cell, term)
+                cells.append(term)
+        return [b.add(a, at["a_k"]), b.add(row_b, at["b_k"]), *cells]
+
+
+def _row_shapes(rows: int, m: int | None) -> list[int]:
+    """Tile heights that cover m rows (None: any number): full tiles, then powers of two for the rest."""
+    halves = [1 << e for e in range(rows.bit_length() - 1, -1, -1) if 1 << e < rows]
+    if m is None:
+        return [rows, *halves]
+    rest, shapes = m % rows, [rows] if m >= rows else []
+    for half in halves:
+        if rest >= half:
+            shapes.append(half)
+            rest -= half * (rest // half)
+    return shapes
+
+
+def _cover(g: Lanes, tile: Tile, m: Any, known_m: int | None, at: dict[str, Any]) -> None:
+    """Calls of tiles over m rows of A and C: as many of the tallest as fit, then of the next."""
+    b = g.b
+    a, c, left = at["a"], at["c"], m
+    for rows in _row_shapes(tile.rows, known_m):
+        shape = Tile(tile.kind, rows, tile.cols, tile.mode, tile.masked, tile.known)
+        function = shape.function(b.module)
+        times = b.udiv(left, _int(rows))
+        with cgutils.for_range(b, times, intp=I64) as loop:
+            step = b.mul(loop.index, _int(rows))
+            here = at | {
+                "a": b.add(a, b.mul(step, at["a_row"])),
+                "c": b.add(c, b.mul(step, at["c_row"])),
+            }
+            b.call(function, [here[k] for k in OPERANDS])
+        done = b.mul(times, _int(rows))
+        a = b.add(a, b.mul(done, at["a_row"]))
+        c = b.add(c, b.mul(done, at["c_row"]))
+        left = b.sub(left, done)
+
+
+def _columns(
+    g: Lanes, tile: Tile, m: Any, known_m: int | None, vectors: Any, known_vectors: int | None, at: Any
+) -> None:
+    """All columns: groups of tile.cols vectors, then the rest one vector at a time."""
+    b = g.b
+    first = _int(0)
+    for cols in sorted({tile.cols, 1}, reverse=True):
+        if known_vectors is not None and (known_vectors < cols or (cols < tile.cols and not known_vectors % tile.cols)):
+            continue
+        shape = Tile(tile.kind, tile.rows, cols, tile.mode, tile.masked, tile.known)
+        times = b.udiv(b.sub(vectors, first), _int(cols))
+        with cgutils.for_range(b, times, intp=I64) as loop:
+            column = b.add(first, b.mul(loop.index, _int(cols)))
+            shift = b.mul(column, _int(tile.bytes * tile.kind.width))
+            here = at | {k: b.add(at[k], shift) for k in ("b", "c", "alpha")}
+            _cover(g, shape, m, known_m, here)
+        first = b.add(first, b.mul(times, _int(cols)))
+
+
+def _literal(name: str, kind: Any) -> int:
+    if not isinstance(kind, types.IntegerLiteral):
+        raise errors.TypingError(f"gemm: {name} must be a constant, not {kind}")
+    return int(kind.literal_value)
+
+
+def _gemm(name: str, mode: str, masked: bool) -> Any:
+    """The intrinsic NAME(F, rows, cols, m, vectors, a, a_row, a_k, b, b_k, c, c_row, n, alpha)."""
+
+    def rule(operands: tuple[Any, ...]) -> Any:
+        kind = token(operands[0])
+        if not isinstance(kind, Vec) or kind.dtype not in (types.float32, types.float64):
+            raise errors.TypingError(f"gemm works on SIMD floats, not {kind}")
+        rows, cols = _literal("rows", operands[1]), _literal("cols", operands[2])
+        known = {
+            k: int(t.literal_value)
+            for k, t in zip(("m", "vectors", *OPERANDS), operands[3:], strict=True)
+            if isinstance(t, types.IntegerLiteral)
+        }
+        known_m, known_vectors = known.pop("m", None), known.pop("vectors", None)
+        # Addresses are never constants; strides and the sum's length are worth baking in.
+        strides = {k: v for k, v in known.items() if k in ("a_row", "a_k", "b_k", "c_row")}
+        tile = Tile(kind, rows, cols, mode, masked, strides)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            numbers = [convert(builder, v, t, types.int64, None) for v, t in zip(args[3:], sig.args[3:], strict=True)]
+            m, vectors = numbers[:2]
+            at = dict(zip(OPERANDS, numbers[2:], strict=True)) | {k: _int(v) for k, v in strides.items()}
+            _columns(Lanes(builder, kind.dtype, kind.width), tile, m, known_m, vectors, known_vectors, at)
+            return context.get_dummy_value()
+
+        return types.void(*operands), codegen
+
+    def gemm(
+        typingctx: Any, F: Any, rows: Any, cols: Any, m: Any, vectors: Any, a: Any, a_row: Any, a_k: Any, b: Any,
+        b_k: Any, c: Any, c_row: Any, n: Any, alpha: Any,
+    ) -> Any:  # fmt: skip
+        return rule((F, rows, cols, m, vectors, a, a_row, a_k, b, b_k, c, c_row, n, alpha))
+
+    gemm.__name__ = name
+    return intrinsic(prefer_literal=True)(gemm)
+
+
+gemm_zero = _gemm("gemm_zero", "zero", False)
+gemm_add = _gemm("gemm_add", "add", False)
+gemm_scale = _gemm("gemm_scale", "scale", False)
+# Where A may hold NaN or infinity: a weight B that is exactly 0 attends to nothing, so its product is left out.
+gemm_zero_masked = _gemm("gemm_zero_masked", "zero", True)
+gemm_add_masked = _gemm("gemm_add_masked", "add", True)
+gemm_scale_masked = _gemm("gemm_scale_masked", "scale", True)
+
+
+@intrinsic
+def all_finite(typingctx: Any, F: Any, address: Any, rows: Any, row_bytes: Any, n: Any) -> Any:
+    """Whether rows x n numbers of F's lane type, contiguous along n, hold neither NaN nor infinity."""
+    kind = token(F)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        base, count, stride, length = (
+            convert(builder, v, t, types.int64, None) for v, t in zip(args[1:], sig.args[1:], strict=True)
+        )
+        g, one = Lanes(builder, kind.dtype, kind.width), Lanes(builder, kind.dtype, None)
+        size = kind.dtype.bitwidth // 8
+        # x * 0 is 0 for finite x and NaN otherwise, and NaN stays in a sum.
+        total = cgutils.alloca_once_value(builder, g.const(0))
+        rest = cgutils.alloca_once_value(builder, one.const(0))
+        whole = builder.udiv(length, _int(kind.width))
+        with cgutils.for_range(builder, count, intp=I64) as row:
+            start = builder.add(base, builder.mul(row.index, stride))
+            with cgutils.for_range(builder, whole, intp=I64) as loop:
+                place = builder.add(start, builder.mul(loop.index, _int(size * kind.width)))
+                x = builder.load(builder.inttoptr(place, g.type.as_pointer()), align=size)
+                builder.store(g.fma(x, g.const(0), builder.load(total)), total)
+            first = builder.mul(whole, _int(kind.width))
+            with cgutils.for_range(builder, builder.sub(length, first), intp=I64) as loop:
+                place = builder.add(start, builder.mul(builder.add(first, loop.index), _int(size)))
+                x = builder.load(builder.inttoptr(place, one.type.as_pointer()), align=size)
+                builder.store(one.fma(x, one.const(0), builder.load(rest)), rest)
+        flags = builder.fcmp_ordered("==", builder.load(total), g.const(0))
+        lanes_ok = one.function(f"llvm.vector.reduce.and.v{kind.width}i1", ir.IntType(1), [flags])
+        return builder.and_(lanes_ok, builder.fcmp_ordered("==", builder.load(rest), one.const(0)))
+
+    return types.boolean(F, address, rows, row_bytes, n), codegen

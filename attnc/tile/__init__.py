@@ -1,0 +1,1 @@
+"""Tile programs: what both backends lower, without layouts, stages, registers or barriers."""

@@ -1,0 +1,201 @@
+"""The NumPy interpreter of tile programs: the same statements, states and classes as a kernel, one work item after the other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from attnc.interp import ELEMENTWISE, Array, Inputs, Interpreter, Value, align, canonical, contract
+from attnc.ir.graph import Node, node
+from attnc.passes.bound import corner
+from attnc.passes.stabilise import value
+from attnc.tile.program import (
+    Dot,
+    DotAcc,
+    FeatureReduce,
+    Keys,
+    Load,
+    Map,
+    Program,
+    Reduce,
+    RowMap,
+    SetRow,
+    Statement,
+    Store,
+)
+
+Rules = Mapping[str, Callable[..., Any]]
+REDUCE: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.max, "min": np.min}
+KINDS = {"bool": np.bool_, "int": np.int64}
+
+
+def run(
+    program: Program,
+    inputs: Inputs,
+    *,
+    dtype: Any = np.float64,
+    tile: tuple[int, int] = (4, 4),
+    rules: Rules | None = None,
+) -> list[Array]:
+    """The outputs, (B,Hq,Lq) or (B,Hq,Lq,F), as `attnc.interp.interpret` gives them.
+
+    tile: rows and keys of a tile. rules: replacements for entries of `attnc.interp.ELEMENTWISE`.
+    """
+    x = inputs.extents
+    parts: dict[tuple[int, int, int, int], Array] = {}
+    stores = [s for s in program.steps if isinstance(s, Store)]
+    for b, h, i0 in itertools.product(range(x["batch"]), range(x["heads"]), range(0, x["q_len"], tile[0])):
+        item = _Item(inputs, np.dtype(dtype), (b, h), (i0, min(i0 + tile[0], x["q_len"])), tile[1], rules)
+        for step in program.steps:
+            item.step(step)
+        for s in stores:
+            parts[s.index, b, h, i0] = item.outputs[s.index]
+    return [_assemble(parts, s.index, x, tile[0]) for s in stores]
+
+
+def _assemble(parts: Mapping[tuple[int, int, int, int], Array], index: int, x: Mapping[str, int], rows: int) -> Array:
+    starts = range(0, x["q_len"], rows)
+    return np.stack(
+        [
+            np.stack([np.concatenate([parts[index, b, h, i0] for i0 in starts], axis=0) for h in range(x["heads"])])
+            for b in range(x["batch"])
+        ]
+    )
+
+
+class _Item:
+    """One work item: a tile of rows of one head."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        dtype: np.dtype[Any],
+        head: tuple[int, int],
+        rows: tuple[int, int],
+        keys: int,
+        rules: Rules | None,
+    ) -> None:
+        self.inputs, self.dtype, self.rows, self.tile = inputs, dtype, rows, keys
+        self.rules = {**ELEMENTWISE, **(rules or {})}
+        self.extents = inputs.extents
+        self.b, self.h = head
+        self.values: dict[str, Value] = {}
+        self.outputs: dict[int, Array] = {}
+        self.fixed = {
+            node("index", name="b"): Value(np.array([self.b]), ("b",)),
+            node("index", name="h"): Value(np.array([self.h]), ("h",)),
+            node("index", name="i"): Value(np.arange(*rows), ("i",)),
+            node("role", name="q"): self._vectors(inputs.q, self.h, rows, "i", "d"),
+        }
+
+    def _vectors(self, x: Array, head: int, span: tuple[int, int], axis: str, feature: str) -> Value:
+        b = self.b if x.shape[0] > 1 else 0
+        data = x[b : b + 1, head : head + 1, span[0] : span[1]].astype(self.dtype)
+        return Value(data, ("b", "h", axis, feature))
+
+    def _set_keys(self, start: int, stop: int) -> None:
+        head = self.h // self.extents["group"]
+        self.fixed[node("index", name="j")] = Value(np.arange(start, stop), ("j",))
+        for name, x, feature in (("k", self.inputs.k, "d"), ("v", self.inputs.v, "e")):
+            self.fixed[node("role", name=name)] = self._vectors(x, head, (start, stop), "j", feature)
+
+    def evaluate(self, graph: Node, axes: str | tuple[str, ...], extra: Mapping[Node, Value] | None = None) -> Value:
+        """The graph with the values so far, broadcast to (b, h, *axes)."""
+        leaves = {value(name, x.axes, _kind(x)): x for name, x in self.values.items()}
+        run = Interpreter(
+            self.inputs, self.dtype, *self.rows, bindings={**self.fixed, **leaves, **(extra or {})}, rules=self.rules
+        )
+        x = run.run([graph])[0]
+        full = canonical({"b", "h", *axes, *x.axes})
+        sizes = {
+            "i": self.rows[1] - self.rows[0],
+            "j": len(self.fixed[node("index", name="j")].data) if "j" in full else 0,
+        }
+        data = align(x, full)
+        shape = [sizes.get(a, n) if a in ("i", "j") else n for a, n in zip(full, data.shape, strict=True)]
+        return Value(np.broadcast_to(data, shape), full)
+
+    def step(self, step: Statement | Keys | Store) -> None:
+        """Execute one step."""
+        match step:
+            case Keys():
+                self._sweep(step)
+            case Store():
+                axes = ("i",) if step.feature is None else ("i", step.feature)
+                self.outputs[step.index] = self.evaluate(step.graph, axes).data[0, 0].astype(self.dtype)
+            case _:
+                self._statement(step)
+
+    def _sweep(self, keys: Keys) -> None:
+        rows = self.rows[1] - self.rows[0]
+        for s in keys.states:
+            kind = KINDS.get(s.kind, self.dtype)
+            shape = (1, 1, rows) if s.feature is None else (1, 1, rows, 1)
+            axes = ("b", "h", "i") if s.feature is None else ("b", "h", "i", s.feature)
+            self.values[s.name] = Value(np.full(shape, s.initial, kind), axes)
+        length = self.extents["kv_len"]
+        outside = dict(self.values)
+        for start in range(0, length, self.tile):
+            stop = min(start + self.tile, length)
+            ends = {"i0": self.rows[0], "i1": self.rows[1] - 1, "j0": start, "j1": stop - 1}
+            leaves = {corner(name): Value(np.asarray(x), ()) for name, x in ends.items()}
+            if not self._holds(keys.possible, leaves):
+                continue
+            self._set_keys(start, stop)
+            certain = bool(keys.full) and (not keys.partial or self._holds(keys.certain, leaves))
+            for statement in keys.full if certain else keys.partial:
+                self._statement(statement)
+            kept = {s.name for s in keys.states} | set(outside)
+            self.values = {name: x for name, x in self.values.items() if name in kept}
+
+    def _holds(self, condition: Node, leaves: Mapping[Node, Value]) -> bool:
+        return bool(self.evaluate(condition, (), leaves).data.reshape(()))
+
+    def _statement(self, s: Statement) -> None:
+        match s:
+            case Load():
+                self.values[s.name] = self.evaluate(s.graph, (s.side, s.feature))
+            case RowMap():
+                self.values[s.name] = self.evaluate(s.graph, "i")
+            case SetRow():
+                self.values[s.state] = self.evaluate(s.graph, "i")
+            case Map():
+                self.values[s.name] = self.evaluate(s.graph, "ij")
+            case Reduce():
+                self.values[s.name] = self._over_keys(s)
+            case FeatureReduce():
+                x = self.evaluate(s.graph, (*s.axes, s.feature))
+                n = self._size(s.feature, x)
+                data = np.broadcast_to(x.data, (*x.data.shape[:-1], n))
+                self.values[s.name] = Value(REDUCE[s.how](data, axis=-1), x.axes[:-1])
+            case Dot():
+                self.values[s.name] = contract(self.values[s.rows], self.values[s.keys], s.feature)
+            case DotAcc():
+                self._accumulate(s)
+
+    def _size(self, feature: str, x: Value) -> int:
+        shown: int = x.data.shape[-1]
+        return max(self.extents.get(feature, 1), shown)
+
+    def _over_keys(self, s: Reduce) -> Value:
+        x = self.evaluate(s.graph, "ij")
+        if s.drop_nan:
+            return Value(np.fmax.reduce(x.data, axis=-1, initial=-np.inf), x.axes[:-1])
+        return Value(np.asarray(REDUCE[s.how](x.data, axis=-1), x.data.dtype), x.axes[:-1])
+
+    def _accumulate(self, s: DotAcc) -> None:
+        weights, values, old = self.values[s.weights], self.values[s.values], self.values[s.accumulator]
+        if s.scale is not None:
+            old = Value(old.data * self.values[s.scale].data[..., None], old.axes)
+        w, v = weights.data[..., None], values.data[:, :, None]
+        with np.errstate(all="ignore"):
+            terms = np.where(w == 0, 0, w * v) if s.skip_zero else w * v
+            total = old.data + terms.sum(axis=3)
+        self.values[s.accumulator] = Value(total, old.axes)
+
+
+def _kind(x: Value) -> str:
+    return {"b": "bool", "i": "int"}.get(x.data.dtype.kind, "float")

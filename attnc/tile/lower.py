@@ -1,0 +1,259 @@
+"""Plan -> tile program: every sweep's sums, maxima and products, its running exponents, and what is stored in the end."""
+
+from __future__ import annotations
+
+import math
+
+from attnc.errors import UnsupportedError
+from attnc.ir.graph import Node, const, node, substitute, topological
+from attnc.passes.expand import feature_axes
+from attnc.passes.fold import fold_node
+from attnc.passes.plan_sweeps import Accumulator, Plan
+from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
+from attnc.tile.classes import Classes, classify
+from attnc.tile.features import Names, Scope, sides
+from attnc.tile.program import (
+    DotAcc,
+    Keys,
+    Map,
+    Program,
+    Reduce,
+    RowMap,
+    SetRow,
+    State,
+    Statement,
+    Step,
+    Store,
+)
+
+PAIR = ("b", "h", "i", "j")
+MINUS = const(-math.inf)
+ZERO = const(0.0)
+INT64 = {"max": -(2**63), "min": 2**63 - 1, "sum": 0}
+FLOAT = {"max": -math.inf, "min": math.inf, "sum": 0.0}
+
+
+def op(name: str, *operands: Node) -> Node:
+    """An elementwise node, folded."""
+    return fold_node(node(name, *operands))
+
+
+def lower(plan: Plan) -> Program:
+    """The tile program of a plan. UnsupportedError names what no sweep can hold."""
+    return _Lowering(plan).run()
+
+
+class _Lowering:
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.stabiliser, self.names = plan, Stabiliser(plan), Names()
+        self.steps: list[Step] = []
+        self.known: dict[Node, Node] = {}
+
+    def run(self) -> Program:
+        for number, sweep in enumerate(self.plan.sweeps):
+            self.steps += self._sweep(number, sweep)
+        stores: list[Step] = []
+        for index, output in enumerate(self.plan.graph.outputs):
+            rows: list[Statement] = []
+            scope = Scope(self.names, rows, self.known)
+            graph = scope.lower(self.stabiliser.row(output))
+            if graph.dtype != "float":
+                graph = op_cast(graph)
+            features = sorted(feature_axes(graph))
+            self.steps += rows  # type: ignore[arg-type]
+            stores.append(Store(index, features[0] if features else None, graph))
+        return Program(self.plan.graph.name, (*self.steps, *stores), self.plan.reasons)
+
+    def _finished(self, x: Node) -> Node:
+        """x, a sweep's exponent or factor, with the reductions of earlier sweeps as values of accumulators."""
+        replacement = {
+            y: self.stabiliser.row(y) for y in topological([x]) if y in self.plan.pieces and "j" not in y.axes
+        }
+        return substitute([x], replacement)[0]
+
+    def _sweep(self, number: int, sweep: tuple[Accumulator, ...]) -> list[Step]:
+        rows: list[Statement] = []
+        scope = Scope(self.names, rows, self.known)
+        classes = classify(sweep)
+        exponents = {a.e: self.stabiliser.exponents[a] for a in sweep if a.e is not None}
+        partial = self._body(scope.inside(), sweep, exponents, {})
+        full: tuple[Statement, ...] = ()
+        nothing_certain = not classes.decided
+        if not nothing_certain:
+            full = self._body(scope.inside(), sweep, exponents, dict.fromkeys(classes.decided, const(True)))
+            if classes.certain.op == "const" and classes.certain["value"]:
+                partial = ()
+        elif not any(_masks(a) for a in sweep):
+            full, partial = partial, ()
+        classes = Classes(classes.possible, classes.certain if full else const(False), classes.decided)
+        states = [State(_running(name), -math.inf, "float") for name in exponents.values()]
+        states += [_state(a) for a in sweep]
+        keys = Keys(number, tuple(states), classes.possible, classes.certain, full, partial)
+        shifts: list[Step] = [RowMap(name, shift(row(_running(name)))) for name in exponents.values()]
+        return [*rows, keys, *shifts]  # type: ignore[list-item]
+
+    def _body(
+        self,
+        scope: Scope,
+        sweep: tuple[Accumulator, ...],
+        exponents: dict[Node, str],
+        true: dict[Node, Node],
+    ) -> tuple[Statement, ...]:
+        """One body: scores, then running maxima, then weights and sums, then products."""
+        assert scope.keys is not None
+        first: list[Statement] = scope.keys
+        maxima: list[Statement] = []
+        sums: list[Statement] = []
+        products: list[Statement] = []
+        weights: dict[Node, Node] = {}
+        scales: dict[Node, str] = {}
+        for e, name in exponents.items():
+            weights[e], scales[e] = self._exponent(scope, self._prepare(scope, e, true), name, maxima)
+        for a in sweep:
+            w = weights[a.e] if a.e is not None else None
+            scale = scales[a.e] if a.e is not None else None
+            if a.features:
+                products.append(self._product(scope, a, w, scale, true, sums))
+            else:
+                self._scalar(scope, a, w, scale, true, sums)
+        return (*first, *maxima, *sums, *products)
+
+    def _prepare(self, scope: Scope, x: Node, true: dict[Node, Node]) -> Node:
+        """x as an elementwise graph over pair tiles, columns and hoisted rows."""
+        (x,) = substitute([x], true)
+        x = self._finished(x)
+        x = scope.lower(_folded(x))
+        if feature_axes(x):
+            raise UnsupportedError(
+                "a feature vector where a number per pair is needed",
+                where=x.loc,
+                cause=f"{x!r} varies over {sorted(feature_axes(x))}",
+                cure="reduce it over its feature axis first",
+            )
+        return scope.hoist(x)
+
+    def _exponent(self, scope: Scope, e: Node, name: str, out: list[Statement]) -> tuple[Node, str]:
+        """Running maximum, shift and rescaling factor of the sums over exp(e); the weights exp(e - shift)."""
+        fresh, state = scope.local_names.fresh, _running(name)
+        tile, top, new, old = fresh("E"), fresh("t"), fresh("n"), row(state)
+        pair = value(tile, PAIR)
+        out.append(Map(tile, e))
+        out.append(Reduce(top, "max", pair, drop_nan=True))
+        out.append(RowMap(new, op("maximum", old, row(top))))
+        rho, alpha, weight = fresh("rho"), fresh("alpha"), fresh("P")
+        out.append(RowMap(rho, shift(row(new))))
+        out.append(RowMap(alpha, node("exp", node("sub", old, row(rho)))))
+        out.append(SetRow(state, row(new)))
+        out.append(Map(weight, node("weight", node("sub", pair, row(rho)))))
+        return value(weight, PAIR), alpha
+
+    def _scalar(
+        self,
+        scope: Scope,
+        a: Accumulator,
+        w: Node | None,
+        scale: str | None,
+        true: dict[Node, Node],
+        out: list[Statement],
+    ) -> None:
+        k = self._prepare(scope, a.k, true) if a.k is not None else None
+        term = k if w is None else w if k is None else node("mul", w, k)
+        assert term is not None
+        part = scope.local_names.fresh("t")
+        kind = term.dtype
+        out.append(Reduce(part, a.how, term))
+        old = row(a.name, kind)
+        kept = node("mul", row(scale), old) if scale is not None else old
+        combine = {"sum": "add", "max": "maximum", "min": "minimum"}[a.how]
+        out.append(SetRow(a.name, node(combine, kept, row(part, kind))))
+
+    def _product(
+        self,
+        scope: Scope,
+        a: Accumulator,
+        w: Node | None,
+        scale: str | None,
+        true: dict[Node, Node],
+        out: list[Statement],
+    ) -> Statement:
+        assert a.k is not None
+        (feature,) = a.features
+        if a.how != "sum":
+            raise UnsupportedError(
+                f"the {a.how} over the keys of feature vectors",
+                where=a.k.loc,
+                cause=f"{a.k!r} keeps {feature!r}",
+                cure="sum them, or reduce a number per pair",
+            )
+        (k,) = substitute([a.k], true)
+        k = scope.lower(_folded(self._finished(k)))
+        pair, vector = _split(k)
+        if vector is None or "i" in vector.axes:
+            raise UnsupportedError(
+                "a sum over the keys of features that vary over the query too",
+                where=a.k.loc,
+                cause=f"{a.k!r} is no product of a weight [i j] and values [j {feature}]",
+                cure="keep the weights and the values apart: weights @ v",
+            )
+        factor = scope.hoist(pair) if pair is not None else None
+        term = w if factor is None else factor if w is None else node("mul", w, factor)
+        if term is None:
+            term = const(1.0)
+        if term.op != "value" or sides(term) != "ij":
+            name = scope.local_names.fresh("P")
+            out.append(Map(name, term))
+            term = value(name, PAIR)
+        values = scope.features(vector)
+        return DotAcc(a.name, term["name"], values["name"], feature, scale, a.skip_zero)
+
+
+def _folded(x: Node) -> Node:
+    from attnc.ir.graph import rewrite
+
+    return rewrite([x], fold_node)[0]
+
+
+def _split(x: Node) -> tuple[Node | None, Node | None]:
+    """A product as (pair factors, feature factors)."""
+    if not feature_axes(x):
+        return x, None
+    if x.op == "mul":
+        (p, f), (r, g) = map(_split, x.operands)
+        return _times(p, r), _times(f, g)
+    return None, x
+
+
+def _times(a: Node | None, b: Node | None) -> Node | None:
+    return a if b is None else b if a is None else op("mul", a, b)
+
+
+def _masks(a: Accumulator) -> bool:
+    from attnc.tile.classes import needs
+
+    return bool(needs(a))
+
+
+def _running(exponent: str) -> str:
+    return "m" + exponent.removeprefix("r")
+
+
+def _state(a: Accumulator) -> State:
+    kind = "float" if a.k is None or a.e is not None else a.k.dtype
+    features = sorted(a.features)
+    initial = INT64[a.how] if kind == "int" else FLOAT[a.how]
+    return State(a.name, initial, kind, features[0] if features else None)
+
+
+def row(name: str, kind: str = "float") -> Node:
+    """The leaf of a row."""
+    return value(name, ROW_AXES, kind)
+
+
+def shift(m: Node) -> Node:
+    """What exponents are taken relative to: the maximum, or 0 while nothing came."""
+    return node("where", node("eq", m, MINUS), ZERO, m)
+
+
+def op_cast(x: Node) -> Node:
+    """x as a float."""
+    return node("cast", x, kind="float")

@@ -1,0 +1,168 @@
+"""The tile program: a work item is a tile of query rows; it sweeps tiles of keys and keeps running states.
+
+Names stand for tiles: pair tiles vary over (i, j), rows over i, columns over j, row features over (i, f), key features over (j, f),
+accumulators over (i, f). Elementwise work is a graph over `value` leaves that carry these names. Backends and the tile interpreter
+execute the same statements in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from attnc.ir.graph import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`name` = feature vectors of the rows (side 'i') or keys (side 'j').
+
+    `graph`: a role, an elementwise graph over features of its side, or the projection of a value by a matrix operand.
+    """
+
+    name: str
+    side: str
+    feature: str
+    graph: Node
+
+
+@dataclass(frozen=True, slots=True)
+class RowMap:
+    """`name`[i] = an elementwise graph over rows, indices, tables and scalars."""
+
+    name: str
+    graph: Node
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureReduce:
+    """`name` over `axes` ('i', 'j' or 'ij') = sum, max or min over a feature axis of an elementwise graph over features."""
+
+    name: str
+    axes: str
+    how: str
+    feature: str
+    graph: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """`name`[i, j] = sum over f of rows[i, f] * keys[j, f]."""
+
+    name: str
+    rows: str
+    keys: str
+    feature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """`name`[i, j] = an elementwise graph over tiles, rows, columns, indices, tables and scalars."""
+
+    name: str
+    graph: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Reduce:
+    """`name`[i] = sum, max or min over the keys of this tile; where `drop_nan`, a NaN does not move a maximum."""
+
+    name: str
+    how: str
+    graph: Node
+    drop_nan: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DotAcc:
+    """accumulator[i, f] = scale[i] * accumulator[i, f] + sum over j of weights[i, j] * values[j, f].
+
+    Where `skip_zero`, a weight that is exactly zero contributes nothing, even to a value that is NaN.
+    """
+
+    accumulator: str
+    weights: str
+    values: str
+    feature: str
+    scale: str | None
+    skip_zero: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetRow:
+    """state[i] = graph: the new value of a row state."""
+
+    state: str
+    graph: Node
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A row state (feature None) or an accumulator of features, with its initial value."""
+
+    name: str
+    initial: float | int
+    kind: str
+    feature: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One sweep over the tiles of keys.
+
+    A tile is skipped unless `possible`; where `certain`, `full` runs, else `partial`. Both are scalar graphs over the corners
+    i0, i1, j0, j1. `full` is empty where nothing can be certain, `partial` where everything is.
+    """
+
+    number: int
+    states: tuple[State, ...]
+    possible: Node
+    certain: Node
+    full: tuple[Statement, ...]
+    partial: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Output number `index`: a graph over rows, states and (where it has a feature axis) row features and accumulators."""
+
+    index: int
+    feature: str | None
+    graph: Node
+
+
+Statement = Load | RowMap | FeatureReduce | Dot | Map | Reduce | DotAcc | SetRow
+Step = Load | RowMap | FeatureReduce | Keys | Store
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """grid(b, h, tile of i): the steps of one work item. `reasons` says why a reduction costs a sweep of its own."""
+
+    name: str
+    steps: tuple[Step, ...]
+    reasons: tuple[str, ...] = field(default=())
+
+    @property
+    def sweeps(self) -> list[Keys]:
+        """The sweeps over the keys, in order."""
+        return [x for x in self.steps if isinstance(x, Keys)]
+
+    def statements(self) -> Iterator[Statement | Store]:
+        """Every statement and store, both bodies of every sweep included."""
+        for x in self.steps:
+            if isinstance(x, Keys):
+                yield from x.full
+                yield from x.partial
+            else:
+                yield x
+
+    def __str__(self) -> str:
+        from attnc.tile.text import listing
+
+        return listing(self)
+
+
+def graphs(s: Statement | Store) -> tuple[Node, ...]:
+    """The graphs that a statement evaluates."""
+    return () if isinstance(s, Dot | DotAcc) else (s.graph,)

@@ -1,0 +1,74 @@
+"""The printed form of a tile program."""
+
+from __future__ import annotations
+
+from attnc.ir.text import expression
+from attnc.tile.program import (
+    Dot,
+    DotAcc,
+    FeatureReduce,
+    Keys,
+    Load,
+    Map,
+    Program,
+    Reduce,
+    RowMap,
+    SetRow,
+    Statement,
+    Step,
+    Store,
+)
+
+
+def line(s: Statement | Store) -> str:
+    """One statement."""
+    match s:
+        case Load():
+            return f"{s.name}[{s.side} {s.feature}] = load({expression(s.graph)})"
+        case RowMap():
+            return f"{s.name}[i] = {expression(s.graph)}"
+        case FeatureReduce():
+            return f"{s.name}[{' '.join(s.axes)}] = {s.how}[{s.feature}]({expression(s.graph)})"
+        case Dot():
+            return f"{s.name}[i j] = dot[{s.feature}]({s.rows}, {s.keys})"
+        case Map():
+            return f"{s.name}[i j] = {expression(s.graph)}"
+        case Reduce():
+            return f"{s.name}[i] = {s.how}[j]({expression(s.graph)}{', NaN dropped' if s.drop_nan else ''})"
+        case SetRow():
+            return f"{s.state}[i] <- {expression(s.graph)}"
+        case DotAcc():
+            kept = f"{s.scale} * {s.accumulator}" if s.scale else s.accumulator
+            zero = ", zero weights skipped" if s.skip_zero else ""
+            return f"{s.accumulator}[i {s.feature}] <- {kept} + dot[j]({s.weights}, {s.values}{zero})"
+        case Store():
+            return f"store out{s.index}[{'i' if s.feature is None else 'i ' + s.feature}] = {expression(s.graph)}"
+
+
+def _sweep(keys: Keys) -> list[str]:
+    out = []
+    for state in keys.states:
+        shape = "i" if state.feature is None else f"i {state.feature}"
+        out.append(f"state {state.name}[{shape}] = {state.initial}")
+    out.append(f"for each tile of keys, sweep {keys.number}:")
+    if keys.possible.op != "const":
+        out.append(f"  empty unless {expression(keys.possible)}")
+    if keys.full:
+        out.append(f"  full if {expression(keys.certain)}:" if keys.partial else "  full:")
+        out += [f"    {line(s)}" for s in keys.full]
+    if keys.partial:
+        out.append("  else partial:" if keys.full else "  partial:")
+        out += [f"    {line(s)}" for s in keys.partial]
+    return out
+
+
+def _lines(step: Step) -> list[str]:
+    return _sweep(step) if isinstance(step, Keys) else [line(step)]
+
+
+def listing(program: Program) -> str:
+    """The whole program, indented."""
+    out = [f"program {program.name}: grid(b, h, tile of i)"]
+    for step in program.steps:
+        out += [f"  {text}" for text in _lines(step)]
+    return "\n".join(out)
