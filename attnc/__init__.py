@@ -46,15 +46,19 @@ _HOME = {
     "attention": "attnc.attention", "Attention": "attnc.attention", "from_flex": "attnc.attention",
     "Tensor": "attnc.dsl.signature", "Const": "attnc.dsl.signature",
     "AttncError": "attnc.errors", "MultiHead": "attnc.multihead",
+    "set_num_threads": "attnc.backends.cpu.threads", "get_num_threads": "attnc.backends.cpu.threads",
 }  # fmt: skip
+_MODULES = ("variants",)
 _EXTENTS = ("q_len", "kv_len", "group")
 
-__all__ = ["__version__", *_HOME, *_EXTENTS]
+__all__ = ["__version__", *_HOME, *_EXTENTS, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"attnc.{name}")
     elif name in _EXTENTS:
         value = import_module("attnc.dsl.functions").extent(name)
     else:

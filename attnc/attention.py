@@ -1,10 +1,10 @@
-"""The user's object: a variant that can be traced, evaluated by the reference, and looked at."""
+"""The user's object: a variant that can be called, checked against its reference, and looked at."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,31 @@ from attnc.interp import interpret
 from attnc.ir.graph import Graph, node
 from attnc.runtime.binding import Bound, bind
 
+if TYPE_CHECKING:
+    from attnc.backends.arguments import Layout
+    from attnc.call import Result
+    from attnc.compile import Compiled, Problem, Stage
+    from attnc.tile.program import Program
+    from attnc.verification import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A traced and lowered variant: what is the same for every dtype and head dim."""
+
+    graph: Graph
+    program: Program
+    layout: Layout
+    lse: bool
+
 
 class Attention:
-    """One attention variant. Call methods with Q (B,Hq,Lq,D), K (B,Hkv,Lk,D), V (B,Hkv,Lk,Dv) and the operands by name."""
+    """One attention variant.
+
+    Call it, or its methods, with Q (B,Hq,Lq,D), K (B,Hkv,Lk,D), V (B,Hkv,Lk,Dv), all float16, bfloat16, float32 or float64,
+    NumPy arrays or PyTorch CPU tensors, and the operands by name. B of K and V may be 1, Hq a multiple of Hkv. Inputs of rank
+    3 and 2 mean B = 1 and B = H = 1; layout="blhd" means (B, L, H, D).
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
@@ -26,28 +48,57 @@ class Attention:
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", "attention")
         self._graphs: dict[tuple[Any, ...], Graph] = {}
+        self._prepared: dict[tuple[Any, ...], Prepared] = {}
+        self._compiled: dict[tuple[Any, ...], Compiled] = {}
 
     def __repr__(self) -> str:
         return f"<attention {self.__name__}({', '.join(self.signature.roles)})>"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the variant. The compiled kernel is not part of this version: `reference` evaluates the formula."""
+    def __call__(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        return_lse: bool = False,
+        out: Any = None,
+        layout: str = "bhld",
+        **operands: Any,
+    ) -> Any:
+        """Run the compiled kernel.
+
+        Returns an array of q's kind and dtype, (B,Hq,Lq,Dv) in q's rank and layout, or a tuple where the variant returns one.
+        With `return_lse` also the natural log of the softmax's denominator, (B,Hq,Lq) in at least float32. `out`: an array
+        for the (one) output, which is then returned.
+
+        Raises:
+            AttncError: a class of attnc.errors for each kind of bad input, before anything is computed.
+        """
+        self._refuse_traced(q, k, v)
+        result = self._run(q, k, v, operands, layout, return_lse, out)
+        head: Any = result.outputs if result.bound_graph.tuple_output else result.outputs[0]
+        if not return_lse:
+            return head
+        *outputs, lse = result.outputs
+        return (tuple(outputs) if result.bound_graph.tuple_output else outputs[0]), lse
+
+    def _run(self, q: Any, k: Any, v: Any, operands: dict[str, Any], layout: str, lse: bool, out: Any) -> Result:
+        from attnc.call import run
+
+        bound = bind(self.signature, q, k, v, operands, layout)
+        prepared = self._prepare(bound, lse)
+        return run(prepared, self._kernel(prepared, bound), bound, q, out)
+
+    def _refuse_traced(self, *args: Any) -> None:
         from attnc.dsl.expr import Expr
 
         if any(isinstance(x, Expr) for x in args):
             raise TraceError(
-                "recursion in the variant" if args else "a variant inside a variant",
+                f"{self.__name__} is called inside a variant",
                 where=here(),
-                cause=f"{self.__name__} is called with traced values",
-                cure="call plain Python helper functions inside a variant; a variant itself takes arrays",
+                cause="a variant takes arrays; these are traced values (a recursion, perhaps)",
+                cure="put what both share into a plain Python function and call that",
             )
-        from attnc.errors import UnsupportedError
-
-        raise UnsupportedError(
-            f"{self.__name__} has no kernel yet",
-            cause="this version evaluates variants by the interpreter only",
-            cure="call .reference(Q, K, V)",
-        )
 
     @property
     def graph(self) -> Graph:
@@ -59,7 +110,7 @@ class Attention:
             raise TraceError(
                 f"the graph depends on the constant {missing[0]!r}",
                 cause="it has no default",
-                cure="pass it: variant.trace(Q, K, V, ...)",
+                cure="give it a default, or look at show('graph', Q, K, V, ...)",
             )
         constants = {o.name: o.default for o in operands if o.role == "const" and o.name not in absent}
         return trace(self.function, self.signature, kinds={}, constants=constants, absent=absent)
@@ -71,6 +122,38 @@ class Attention:
                 self.function, self.signature, kinds=bound.kinds, constants=bound.constants, absent=bound.absent
             )
         return self._graphs[key]
+
+    def _prepare(self, bound: Bound, lse: bool) -> Prepared:
+        key = (bound.specialisation, lse)
+        if key not in self._prepared:
+            from attnc.backends.arguments import layout
+            from attnc.compile import lower
+
+            graph = self._trace(bound)
+            graph = with_lse(graph) if lse else graph
+            program = lower(graph)
+            self._prepared[key] = Prepared(graph, program, layout(program), lse)
+        return self._prepared[key]
+
+    def _problem(self, prepared: Prepared, bound: Bound) -> Problem:
+        from attnc.compile import Problem
+
+        dtypes = {name: x.dtype.name for name, x in bound.inputs.operands.items() if isinstance(x, np.ndarray)}
+        return Problem(bound.dtype, bound.features, dtypes, int(prepared.lse))
+
+    def _kernel(self, prepared: Prepared, bound: Bound) -> Compiled:
+        from attnc.backends.launch import specialisation
+        from attnc.compile import compile
+
+        key = (
+            bound.specialisation,
+            prepared.lse,
+            bound.dtype,
+            specialisation(prepared.layout, bound.inputs, bound.features),
+        )
+        if key not in self._compiled:
+            self._compiled[key] = compile(prepared.graph, self._problem(prepared, bound))
+        return self._compiled[key]
 
     def reference(
         self, q: Any, k: Any, v: Any, *, return_lse: bool = False, layout: str = "bhld", **operands: Any
@@ -87,6 +170,59 @@ class Attention:
             head: Any = tuple(outputs[:-1]) if graph.tuple_output else outputs[0]
             return head, outputs[-1]
         return tuple(outputs) if graph.tuple_output else outputs[0]
+
+    def verify(
+        self, q: Any, k: Any, v: Any, *, return_lse: bool = False, layout: str = "bhld", **operands: Any
+    ) -> Report:
+        """Run the kernel and the reference; the report says the largest error and what is allowed (docs/language.md)."""
+        from attnc.verification import report
+
+        result = self._run(q, k, v, operands, layout, return_lse, None)
+        return report(result.bound_graph, result.bound.inputs, result.arrays, result.dtypes)
+
+    def weights(self, q: Any, k: Any, *, layout: str = "bhld", **operands: Any) -> np.ndarray[Any, Any]:
+        """The attention matrix (B,Hq,Lq,Lk) in q's dtype: the kernel's output for V = identity.
+
+        Raises OutputError where the output is not linear in v, or the variant has several.
+        """
+        from attnc.runtime.binding import as_numpy
+        from attnc.weights import check_linear, identity, weights
+
+        q, k = as_numpy(q, "Q"), as_numpy(k, "K")
+        for v in identity(k, layout):
+            check_linear(self._trace(bind(self.signature, q, k, v, operands, layout)))
+            break
+        return weights(lambda v: self(q, k, v, layout=layout, **operands), q, k, layout)
+
+    def show(self, stage: Stage, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
+        """The variant at a stage of the pipeline: "graph" as traced, "fused", "tile", "source"."""
+        from attnc.explain import show
+
+        bound = bind(self.signature, q, k, v, operands, layout)
+        prepared = self._prepare(bound, False)
+        return show(stage, prepared.graph, self._problem(prepared, bound))
+
+    def source(self, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
+        """The emitted kernel for these inputs, as Python source."""
+        return self.show("source", q, k, v, layout=layout, **operands)
+
+    def explain(self, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
+        """The plan: sweeps and why, tiles that are empty, full and partial, work, schedule, and what to know of these inputs."""
+        from attnc.explain import explain
+
+        bound = bind(self.signature, q, k, v, operands, layout)
+        prepared = self._prepare(bound, False)
+        return explain(prepared.graph, prepared.program, self._problem(prepared, bound), bound.inputs)
+
+    def bisect(self, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
+        """Which level first disagrees with the graph: "tile", "kernel", or "none"."""
+        from attnc.compile import lower
+        from attnc.explain import disagreement
+
+        result = self._run(q, k, v, operands, layout, False, None)
+        return disagreement(
+            result.bound_graph, lower(result.bound_graph), result.bound.inputs, result.arrays, result.dtypes
+        )
 
 
 def with_lse(graph: Graph) -> Graph:

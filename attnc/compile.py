@@ -1,19 +1,92 @@
-"""The pipeline, one stage after the other: function -> graph -> plan -> tile program -> source -> kernel."""
+"""The pipeline, one stage after the other: graph -> plan -> tile program -> source -> kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
+from attnc.backends.arguments import Layout, layout
+from attnc.backends.cpu.context import SIZE, Types
+from attnc.backends.cpu.emit import emit
+from attnc.backends.cpu.kernel import Kernel, build
+from attnc.backends.launch import table_dtype
 from attnc.ir.graph import Graph
+from attnc.ir.text import expression
 from attnc.ir.verify import verify
 from attnc.passes.canonicalise import canonicalise
 from attnc.passes.expand import expand
 from attnc.passes.fold import fold
 from attnc.passes.plan_sweeps import Plan, plan_sweeps
+from attnc.runtime.cache import Cache
+from attnc.schedule.choose import choose
+from attnc.schedule.schedule import Schedule
+from attnc.schedule.target import Target, host
 from attnc.tile.lower import lower as lower_plan
 from attnc.tile.program import Program
 
+Stage = Literal["graph", "fused", "tile", "source", "kernel"]
 PASSES: tuple[Callable[[Graph], Graph], ...] = (canonicalise, fold, expand, canonicalise, fold)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What specialises a kernel besides its graph.
+
+    dtype: of q, k, v and the outputs. features: extents of the feature axes, d and e among them. operands: their dtypes.
+    wide_outputs: how many of the last outputs are stored in the compute type (the lse). schedule: None lets attnc choose.
+    """
+
+    dtype: str
+    features: Mapping[str, int]
+    operands: Mapping[str, str]
+    wide_outputs: int = 0
+    target: Target = field(default_factory=host)
+    schedule: Schedule | None = None
+
+    @property
+    def compute(self) -> str:
+        """The type of scores, weights and accumulators."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+    def types(self, block: Layout) -> Types:
+        """The dtypes of a kernel with this argument block."""
+        tables = {t.name: table_dtype(t, self.operands[t.name], self.compute) for t in block.tables}
+        narrow = block.outputs - self.wide_outputs
+        return Types(self.compute, self.dtype, tables, (self.dtype,) * narrow + (self.compute,) * self.wide_outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The results of the stages, as far as the pipeline went."""
+
+    graph: Graph
+    plan: Plan | None = None
+    program: Program | None = None
+    schedule: Schedule | None = None
+    source: str | None = None
+    kernel: Kernel | None = None
+
+
+def compile(graph: Graph, problem: Problem, *, cache: Cache | None = None, stop_after: Stage = "kernel") -> Compiled:
+    """Run the stages up to `stop_after`.
+
+    Raises UnsupportedError naming the expression that this version cannot compile.
+    """
+    if stop_after == "graph":
+        return Compiled(graph)
+    plan = fuse(graph)
+    if stop_after == "fused":
+        return Compiled(graph, plan)
+    program = lower_plan(plan)
+    if stop_after == "tile":
+        return Compiled(graph, plan, program)
+    block = layout(program)
+    schedule = problem.schedule or choose(problem.target, SIZE[problem.compute], problem.features)
+    source, scratch = emit(program, block, schedule, problem.types(block), problem.features, title(graph))
+    if stop_after == "source":
+        return Compiled(graph, plan, program, schedule, source)
+    return Compiled(graph, plan, program, schedule, source, build(source, block, scratch, cache or Cache()))
 
 
 def fuse(graph: Graph) -> Plan:
@@ -26,3 +99,9 @@ def fuse(graph: Graph) -> Plan:
 def lower(graph: Graph) -> Program:
     """The tile program of a graph."""
     return lower_plan(fuse(graph))
+
+
+def title(graph: Graph) -> str:
+    """The first lines of the emitted module: the variant and its formula."""
+    formula = "\n".join(f"    {expression(x)}" for x in graph.outputs)
+    return f"{graph.name}\n\n{formula}"

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in the user's source: file, 1-based line, 0-based columns (-1 where unknown)."""
+    """A place in the user's source: file, 1-based line, 0-based columns in bytes of UTF-8 (-1 where unknown).
+
+    `end_column` of -1 with a known `column` means that the expression goes on to the next line.
+    """
 
     file: str
     line: int
@@ -20,14 +23,20 @@ class Location:
 
     def excerpt(self) -> str:
         """The source line with carets under the expression, or '' where the source cannot be read."""
-        text = linecache.getline(self.file, self.line).rstrip("\n")
+        linecache.checkcache(self.file)  # the file may have been edited since it was read
+        text = linecache.getline(self.file, self.line).rstrip()
         if not text.strip():
             return ""
         stripped = text.lstrip()
-        shift = len(text) - len(stripped)
-        if self.column < shift or self.end_column <= self.column:
+        raw, shift = text.encode(), len(text) - len(stripped)
+        end = len(raw) if self.end_column < 0 else self.end_column
+        if not 0 <= self.column < end <= len(raw):
             return f"    {stripped}"
-        return f"    {stripped}\n    {' ' * (self.column - shift)}{'^' * (self.end_column - self.column)}"
+        start = len(raw[: self.column].decode(errors="replace"))
+        stop = len(raw[:end].decode(errors="replace"))
+        if start < shift:
+            return f"    {stripped}"
+        return f"    {stripped}\n    {' ' * (start - shift)}{'^' * (stop - start)}"
 
 
 class AttncError(Exception):
@@ -47,6 +56,12 @@ class AttncError(Exception):
         if cure:
             lines.append(f"  cure:  {cure}")
         super().__init__("\n".join(lines))
+
+    def located(self, where: Location | None) -> AttncError:
+        """The same error at a line of the user's source; one that has its line already stays as it is."""
+        if where is None or isinstance(self.where, Location):
+            return self
+        return type(self)(self.message, where=where, cause=self.cause, cure=self.cure)
 
 
 class RoleError(AttncError, TypeError):
@@ -79,6 +94,10 @@ class KindError(AttncError, TypeError):
 
 class TraceError(AttncError, TypeError):
     """The variant does with a traced value what only a plain Python value can do."""
+
+
+class MethodError(TraceError, AttributeError):
+    """The variant asks a traced value for a method or attribute, as if it were an array."""
 
 
 class OutputError(AttncError, TypeError):

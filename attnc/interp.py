@@ -104,8 +104,8 @@ _REDUCE: dict[str, tuple[Callable[..., Any], float]] = {
 }
 
 
-def contract(x: Value, y: Value, axis: str) -> Value:
-    """Sum over `axis` of x*y as one batched matrix product."""
+def contract(x: Value, y: Value, axis: str, reverse: bool = False) -> Value:
+    """Sum over `axis` of x*y as one batched matrix product; `reverse`: from the last term to the first."""
     n = max(x.data.shape[x.axes.index(axis)], y.data.shape[y.axes.index(axis)])
     common = [a for a in x.axes if a in y.axes and a != axis]
     left = [a for a in x.axes if a not in y.axes]
@@ -117,7 +117,8 @@ def contract(x: Value, y: Value, axis: str) -> Value:
         batch = [shape[a] for a in common]
         count = math.prod(shape[a] for a in rows)
         flat = data.reshape([*batch, count, shape[axis]])
-        return np.broadcast_to(flat, (*batch, count, n))
+        flat = np.broadcast_to(flat, (*batch, count, n))
+        return np.ascontiguousarray(flat[..., ::-1]) if reverse else flat
 
     a = arrange(x, [*common, *left, axis], left)
     b = arrange(y, [*common, *right, axis], right)
@@ -159,9 +160,10 @@ class Interpreter:
         rounding: Any = None,
         bindings: Mapping[Node, Value] | None = None,
         rules: Mapping[str, Callable[..., Any]] = ELEMENTWISE,
+        reverse: bool = False,
     ) -> None:
         self.inputs, self.dtype, self.start, self.stop = inputs, np.dtype(dtype), start, stop
-        self.rounding, self.rules = rounding, rules
+        self.rounding, self.rules, self.reverse = rounding, rules, reverse
         self.extents = inputs.extents
         self.values: dict[Node, Value] = dict(bindings or {})
 
@@ -220,6 +222,8 @@ class Interpreter:
     def _gather(self, x: Node, operands: list[Value]) -> Value:
         table = np.asarray(self.inputs.operands[x["name"]])
         table = table.astype({"bool": np.bool_, "int": np.int64, "float": self.dtype}[x["kind"]])
+        if table.size == 0:  # no keys, or no queries: nothing live reads it
+            table = np.zeros([max(n, 1) for n in table.shape], table.dtype)
         index_axes = canonical(frozenset().union(*(o.axes for o in operands))) if operands else ()
         index = tuple(
             np.clip(align(o, index_axes), 0, table.shape[n] - 1)
@@ -241,13 +245,13 @@ class Interpreter:
         return Value(a.data.astype(kind), a.axes)
 
     def _dot(self, x: Node, operands: list[Value]) -> Value:
-        return contract(operands[0], operands[1], x["axis"])
+        return contract(operands[0], operands[1], x["axis"], self.reverse)
 
     def _project(self, x: Node, operands: list[Value]) -> Value:
         a, matrix = operands
         inner, outer = x["contract"], x["result"]
         fresh = f"{outer}'1" if inner == outer else outer
-        product = contract(a, Value(matrix.data, matrix.axes), inner)
+        product = contract(a, Value(matrix.data, matrix.axes), inner, self.reverse)
         if fresh != outer:
             names = [outer if n == fresh else n for n in product.axes]
             axes = canonical(set(names))
@@ -263,6 +267,8 @@ class Interpreter:
         if data.dtype.kind == "i" and x["how"] != "sum":
             limit = np.iinfo(np.int64)
             identity = limit.min if x["how"] == "max" else limit.max
+        if self.reverse:
+            data = np.flip(data, position)
         result = function(data, axis=position, initial=identity)
         return Value(np.asarray(result, data.dtype), tuple(n for n in a.axes if n != x["axis"]))
 
@@ -305,7 +311,7 @@ class Interpreter:
             v = Value(align(v, axes), axes)
         finite = np.isfinite(v.data)
         if finite.all():
-            return contract(w, v, "j")
+            return contract(w, v, "j", self.reverse)
         clean = contract(w, Value(np.where(finite, v.data, 0).astype(self.dtype), v.axes), "j")
         axes = canonical({*w.axes, *v.axes})
         dirty = np.where(align(Value(finite, v.axes), axes), 0, align(v, axes))
@@ -321,16 +327,19 @@ def row_block(inputs: Inputs, budget: int = 1 << 23) -> int:
     return max(1, min(extents["q_len"], budget // per_row))
 
 
-def interpret(graph: Graph, inputs: Inputs, *, dtype: Any = np.float64, rounding: Any = None) -> list[Array]:
+def interpret(
+    graph: Graph, inputs: Inputs, *, dtype: Any = np.float64, rounding: Any = None, reverse: bool = False
+) -> list[Array]:
     """Evaluate the outputs of a graph densely.
 
-    Returns, for each output, an array (B,Hq,Lq) or (B,Hq,Lq,F) in `dtype`. `rounding`: every node's result is rounded to this dtype (the naive program of verify).
+    Returns, for each output, an array (B,Hq,Lq) or (B,Hq,Lq,F) in `dtype`. `rounding`: every node's result is rounded to this
+    dtype; `reverse`: sums run from the last term to the first (both for the naive program of `verify`).
     """
     extents = inputs.extents
     length, step = extents["q_len"], row_block(inputs)
     parts: list[list[Array]] = []
     for start in range(0, length, step):
-        run = Interpreter(inputs, dtype, start, min(start + step, length), rounding)
+        run = Interpreter(inputs, dtype, start, min(start + step, length), rounding, reverse=reverse)
         values = run.run(graph.outputs)
         parts.append([_full(v, extents, min(step, length - start), dtype) for v in values])
     return [np.concatenate(column, axis=2) for column in zip(*parts, strict=True)]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from attnc.dsl.opaque import Opaque, captured_array, here, refuse_numpy
-from attnc.errors import AxisError, KindError, TraceError
+from attnc.dsl.lift import SIGNS, check_features, check_score, convert, feature_axes, lift, names, needs, promoted
+from attnc.dsl.opaque import Opaque, brief, captured_array, here, refuse_function
+from attnc.errors import AxisError, KindError
 from attnc.ir.graph import Node, const, node
-from attnc.ir.ops import INDEX_AXES, Kind
+from attnc.ir.ops import Kind
 
-
-def feature_axes(x: Node) -> frozenset[str]:
-    """The axes of x that are features (not b, h, i, j)."""
-    return x.axes - set(INDEX_AXES)
+_UFUNCS = {  # of a NumPy scalar on the left: np.float32(2) * x
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "floor_divide": "floordiv", "remainder": "mod",
+    "less": "lt", "less_equal": "le", "equal": "eq", "not_equal": "ne", "bitwise_and": "and", "bitwise_or": "or",
+    "bitwise_xor": "xor", "left_shift": "shl", "right_shift": "shr", "power": "pow",
+}  # fmt: skip
+_SWAPPED = {"greater": "lt", "greater_equal": "le"}
 
 
 class Expr(Opaque):
@@ -29,7 +33,7 @@ class Expr(Opaque):
         return self.node.axes
 
     def __repr__(self) -> str:
-        return f"<traced {self.node.dtype}[{' '.join(sorted(self.axes))}] {self.node!r}>"
+        return f"<traced {self.node.dtype}[{names(self.axes)}] {brief(self.node)}>"
 
     # -- arithmetic
     def __add__(self, other: Any) -> Expr:
@@ -145,82 +149,36 @@ class Expr(Opaque):
         return matmul(other, self)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        operators = {
-            "add": "add",
-            "subtract": "sub",
-            "multiply": "mul",
-            "divide": "div",
-            "less": "lt",
-            "less_equal": "le",
-        }
-        import numpy as np
-
-        captured = [x for x in inputs if isinstance(x, np.ndarray) and x.ndim > 0]
-        if captured:
-            raise captured_array(captured[0])
-        numbers = [x.item() if isinstance(x, np.generic) else x for x in inputs]
-        if method == "__call__" and ufunc.__name__ in operators and not kwargs:
-            return binary(operators[ufunc.__name__], *numbers, float_only=ufunc.__name__ == "divide")
-        raise refuse_numpy(ufunc.__name__)
-
-
-def lift(x: Any, kind: Kind | None = None) -> Node:
-    """The node of a traced value, an operand tensor used whole, or a Python or NumPy number."""
-    if isinstance(x, Expr):
-        return x.node
-    whole = getattr(x, "__attnc_whole__", None)
-    if whole is not None:
-        result: Node = whole()
-        return result
-    if hasattr(x, "dtype") and getattr(x, "ndim", 1) == 0 and hasattr(x, "item"):
-        x = x.item()
-    if isinstance(x, (bool, int, float)):
-        if isinstance(x, int) and kind == "float":
-            x = float(x)
-        return const(x)
-    if hasattr(x, "__array__") or isinstance(x, (list, tuple)) or hasattr(x, "__dlpack__"):
-        raise captured_array(x)
-    raise TraceError(
-        f"{type(x).__name__} inside a formula",
-        where=here(),
-        cause=f"{x!r} is neither a traced value nor a number",
-        cure="use traced values, operands and Python numbers",
-    )
-
-
-def convert(x: Node, kind: Kind) -> Node:
-    """x as another kind; constants convert at once."""
-    if x.dtype == kind:
-        return x
-    if x.op == "const":
-        return const(x["value"], kind)
-    return node("cast", x, kind=kind, loc=x.loc)
-
-
-_ORDER: dict[Kind, int] = {"bool": 0, "int": 1, "float": 2}
-
-
-def promoted(x: Node, y: Node) -> Kind:
-    """The kind that holds both: bool < int < float."""
-    return max(x.dtype, y.dtype, key=_ORDER.__getitem__)
-
-
-def check_features(name: str, operands: list[Node]) -> None:
-    """Elementwise operations may combine at most one set of feature axes."""
-    named = {feature_axes(x) for x in operands if feature_axes(x)}
-    if len(named) > 1:
-        texts = " and ".join("[" + " ".join(sorted(axes)) + "]" for axes in sorted(named, key=sorted))
-        raise AxisError(
-            f"{name} of values with different feature axes",
-            where=here(),
-            cause=f"one varies over {texts}",
-            cure="contract a feature axis first: at.dot(x, y) or at.sum(x, over=...)",
-        )
+        arrays = [x for x in inputs if hasattr(x, "ndim") and not isinstance(x, Opaque) and x.ndim > 0]
+        if arrays:
+            raise captured_array(arrays[0])
+        name = ufunc.__name__
+        if method != "__call__" or kwargs or len(inputs) != 2 or isinstance(inputs[0], Expr):
+            raise refuse_function("numpy", name)
+        if name in _SWAPPED:
+            return binary(_SWAPPED[name], inputs[1], inputs[0])
+        if name == "matmul":
+            return matmul(*inputs)
+        if name not in _UFUNCS:
+            raise refuse_function("numpy", name)
+        op = _UFUNCS[name]
+        if op in ("and", "or", "xor"):
+            return bitwise(op, *inputs)
+        return power(*inputs) if op == "pow" else binary(op, *inputs, float_only=op == "div")
 
 
 def make(op: str, *operands: Node, **attrs: Any) -> Expr:
     """A node at the user's line, as a traced value."""
-    return Expr(node(op, *operands, loc=here(), **attrs))
+    where = here()
+    for x in operands:
+        if op != "project" and x.op == "gather" and len(set(x["features"])) < len(x["features"]):
+            raise AxisError(
+                f"a square matrix outside of x @ {x['name']}",
+                where=where,
+                cause=f"{x['name']} has the axis {x['features'][0]!r} twice: which one is meant is not defined",
+                cure=f"write x @ {x['name']}, or name its axes apart: at.Tensor['d', 'r']",
+            )
+    return Expr(node(op, *operands, loc=where, **attrs))
 
 
 def unary(op: str, x: Any, *, kinds: tuple[Kind, ...] = ("int", "float")) -> Expr:
@@ -228,9 +186,9 @@ def unary(op: str, x: Any, *, kinds: tuple[Kind, ...] = ("int", "float")) -> Exp
     operand = lift(x)
     if op == "not":
         if operand.dtype == "float":
-            raise KindError(
-                "~ of a float", where=here(), cause=f"{operand!r} is a float", cure="~ negates masks and integers"
-            )
+            cure = "~ negates masks and integers; for a float write -x, or compare it first"
+            error = KindError("~ of a float", where=here(), cause=f"{brief(operand)} is a float", cure=cure)
+            needs("bool", operand, error)
         return make(op, operand)
     if operand.dtype not in kinds:
         operand = convert(operand, "int" if "int" in kinds and operand.dtype == "bool" else "float")
@@ -246,12 +204,10 @@ def binary(op: str, x: Any, y: Any, *, float_only: bool = False) -> Expr:
     elif kind == "bool" and op not in ("eq", "ne"):
         kind = "int"
     if op in ("shl", "shr") and kind == "float":
-        raise KindError(
-            f"{'<<' if op == 'shl' else '>>'} of a float",
-            where=here(),
-            cause=f"{a!r} and {b!r} must be integers",
-            cure="use integers, or multiply by a power of two",
-        )
+        bad = a if a.dtype == "float" else b
+        cure = "shift integers, or multiply by a power of two"
+        error = KindError(f"{SIGNS[op]} of a float", where=here(), cause=f"{brief(bad)} is a float", cure=cure)
+        needs("int", bad, error)
     check_features(op, [a, b])
     return make(op, convert(a, kind), convert(b, kind))
 
@@ -260,72 +216,64 @@ def bitwise(op: str, x: Any, y: Any) -> Expr:
     """& | ^ of masks, or of integers."""
     a, b = lift(x), lift(y)
     if "float" in (a.dtype, b.dtype):
-        bad = a if a.dtype == "float" else b
-        raise KindError(
-            f"{op} of a float",
+        bad, other = (a, b) if a.dtype == "float" else (b, a)
+        error = KindError(
+            f"{SIGNS[op]} of a float",
             where=here(),
-            cause=f"{bad!r} is a float",
-            cure="& | ^ combine masks or integers; compare the float first, and mind Python's precedence: (i >= j) & (i < n)",
+            cause=f"{brief(bad)} is a float",
+            cure="& | ^ combine masks or integers: compare the float first, with brackets, (x > 0) & (i < n)",
         )
+        needs("int" if other.dtype == "int" else "bool", bad, error)
     kind: Kind = "bool" if a.dtype == b.dtype == "bool" else "int"
+    check_features(op, [a, b])
     return make(op, convert(a, kind), convert(b, kind))
 
 
 def power(x: Any, y: Any) -> Expr:
-    """x ** y: small constant integer powers by multiplication, else floating point."""
+    """x ** y: constant whole powers by multiplication (an int stays one), else floating point."""
     a, b = lift(x), lift(y)
-    if (
-        b.op == "const"
-        and b["value"] == int(b["value"])
-        and 0 <= b["value"] <= 8
-        and (a.dtype != "int" or b.dtype == "int")
-    ):
-        base = convert(a, "int") if a.dtype == "bool" else a
-        n = int(b["value"])
-        if n == 0:
-            return Expr(const(1, base.dtype))
-        result: Expr | None = None
-        square = Expr(base)
-        while n:
-            if n & 1:
-                result = square if result is None else result * square
-            n >>= 1
-            square = square * square if n else square
-        assert result is not None
-        return result
-    check_features("**", [a, b])
+    base = convert(a, "int") if a.dtype == "bool" else a
+    if b.op == "const" and base.op != "const" and math.isfinite(b["value"]) and b["value"] == int(b["value"]) >= 0:
+        n, whole = int(b["value"]), base.dtype == "int" and b.dtype != "float"
+        if whole or (base.dtype == "float" and n <= 8):
+            return _repeated(base, n)
+    check_features("pow", [a, b])
     return make("pow", convert(a, "float"), convert(b, "float"))
 
 
+def _repeated(base: Node, n: int) -> Expr:
+    result: Expr | None = None
+    square = Expr(base)
+    while n:
+        if n & 1:
+            result = square if result is None else result * square
+        n >>= 1
+        square = square * square if n else square
+    return Expr(const(1, base.dtype)) if result is None else result
+
+
 def contract(x: Node, y: Node, axis: str) -> Expr:
-    """Sum over a feature axis of the product."""
-    return make("dot", convert(x, "float"), convert(y, "float"), axis=axis)
+    """Sum over a feature axis of the product; a matrix on either side gives its other axis."""
+    a, b = convert(x, "float"), convert(y, "float")
+    for vector, matrix in ((a, b), (b, a)):
+        other = feature_axes(matrix) - {axis}
+        if len(other) == 1 and feature_axes(vector) == {axis}:
+            return make("project", vector, matrix, contract=axis, result=next(iter(other)))
+    return make("dot", a, b, axis=axis)
+
+
+def _columns(x: Node) -> tuple[str, ...]:
+    while x.op == "cast":
+        x = x.operands[0]
+    return x["features"] if x.op == "gather" else ()
 
 
 def matmul(x: Any, y: Any) -> Expr:
     """`x @ W` contracts x's feature axis with the first axis of a matrix operand; `w @ v` contracts the keys j."""
     a, b = lift(x), lift(y)
-    columns: tuple[str, ...] = b["features"] if b.op == "gather" else ()
-    mine = feature_axes(a)
+    mine, columns = feature_axes(a), _columns(b)
     if mine and columns:
-        first = columns[0]
-        if first not in mine:
-            raise AxisError(
-                "@ of axes that differ",
-                where=here(),
-                cause=f"the left side has the feature axis [{' '.join(sorted(mine))}], the matrix {b['name']} starts with {first!r}",
-                cure=f"declare the matrix as at.Tensor[{sorted(mine)[0]!r}, ...]",
-            )
-        if len(columns) == 1:
-            return contract(a, b, first)
-        if len(columns) != 2:
-            raise AxisError(
-                "@ with more than two feature axes",
-                where=here(),
-                cause=f"{b['name']} has the axes {columns}",
-                cure="index its leading axes first",
-            )
-        return make("project", convert(a, "float"), convert(b, "float"), contract=first, result=columns[1])
+        return _project(a, b, columns)
     if mine:
         common = mine & feature_axes(b)
         if len(common) == 1:
@@ -333,21 +281,43 @@ def matmul(x: Any, y: Any) -> Expr:
         raise AxisError(
             "@ of values without a common axis",
             where=here(),
-            cause=f"left [{' '.join(sorted(a.axes))}], right [{' '.join(sorted(b.axes))}]",
+            cause=f"left [{names(a.axes)}], right [{names(b.axes)}]",
             cure="weights @ v contracts j; x @ W contracts a feature axis that both have",
         )
     if "j" not in a.axes and "j" not in b.axes:
         raise AxisError(
             "@ without keys to sum over",
             where=here(),
-            cause=f"neither side varies over j: left [{' '.join(sorted(a.axes))}], right [{' '.join(sorted(b.axes))}]",
+            cause=f"neither side varies over j: left [{names(a.axes)}], right [{names(b.axes)}]",
             cure="the weights must depend on the key: w @ v sums over j",
         )
-    if "i" in feature_axes(b) or not feature_axes(b):
+    if not feature_axes(b):
         raise AxisError(
             "@ needs values on the right",
             where=here(),
-            cause=f"the right side [{' '.join(sorted(b.axes))}] has no feature axis",
-            cure="write w @ v; for a sum of scalars over the keys use at.sum(w * x, over='j')",
+            cause=f"the right side [{names(b.axes)}] has no feature axis",
+            cure="write w @ v; for a sum of numbers over the keys use at.sum(w * x, over='j')",
         )
+    check_score("weights", a)
     return make("attend", convert(a, "float"), convert(b, "float"))
+
+
+def _project(a: Node, b: Node, columns: tuple[str, ...]) -> Expr:
+    mine, first, name = feature_axes(a), columns[0], brief(b)
+    if first not in mine:
+        raise AxisError(
+            "@ of axes that differ",
+            where=here(),
+            cause=f"the left side has the feature axis [{names(mine)}], the matrix {name} starts with {first!r}",
+            cure=f"declare the matrix as at.Tensor[{min(mine)!r}, ...]",
+        )
+    if len(columns) == 1:
+        return contract(a, b, first)
+    if len(columns) != 2:
+        raise AxisError(
+            "@ with more than two feature axes",
+            where=here(),
+            cause=f"{name} has the axes {columns}",
+            cure="index its leading axes first: W[h]",
+        )
+    return make("project", convert(a, "float"), convert(b, "float"), contract=first, result=columns[1])

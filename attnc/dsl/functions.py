@@ -5,20 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attnc.dsl.expr import (
-    Expr,
-    binary,
-    check_features,
-    contract,
-    convert,
-    feature_axes,
-    lift,
-    make,
-    power,
-    promoted,
-    unary,
-)
-from attnc.dsl.opaque import here
+from attnc.dsl.expr import Expr, binary, contract, make, power, unary
+from attnc.dsl.lift import check_features, check_score, convert, feature_axes, lift, names, needs, promoted
+from attnc.dsl.opaque import brief, here
 from attnc.errors import AxisError, KindError
 from attnc.ir.graph import Node, const, node
 
@@ -159,12 +148,13 @@ def where(condition: Any, x: Any, y: Any) -> Expr:
     """x where the condition holds, else y; the side not taken cannot spoil the result."""
     c, a, b = lift(condition), lift(x), lift(y)
     if c.dtype != "bool":
-        raise KindError(
+        error = KindError(
             "the condition of at.where is no mask",
             where=here(),
-            cause=f"{c!r} is {c.dtype}",
+            cause=f"{brief(c)} is {c.dtype}",
             cure="compare it, for instance x != 0",
         )
+        needs("bool", c, error)
     kind = promoted(a, b)
     check_features("where", [c, a, b])
     return make("where", c, convert(a, kind), convert(b, kind))
@@ -178,20 +168,28 @@ def dot(x: Any, y: Any) -> Expr:
         raise AxisError(
             "dot of values without exactly one common feature axis",
             where=here(),
-            cause=f"left [{' '.join(sorted(feature_axes(a)))}], right [{' '.join(sorted(feature_axes(b)))}]",
+            cause=f"left [{names(feature_axes(a))}], right [{names(feature_axes(b))}]",
             cure="q and k share the axis d, v has e; project with a matrix operand first: at.dot(q @ W, k)",
         )
     return contract(a, b, next(iter(common)))
 
 
-def _reduce(how: str, x: Any, over: str) -> Expr:
+def _reduce(how: str, x: Any, over: Any) -> Expr:
     operand = lift(x)
+    if not isinstance(over, str):
+        other = "" if how == "sum" else f"; the {how}imum of two values is at.{how}imum(x, y)"
+        raise AxisError(
+            f"at.{how} without over=",
+            where=here(),
+            cause="axes have names, not numbers" if over is None else f"{over!r} is no axis name",
+            cure=f"at.{how}(x, over='j') runs over the keys, over='d' over the features of q and k{other}",
+        )
     if over not in operand.axes:
         raise AxisError(
             f"at.{how} over an axis that is absent",
             where=here(),
-            cause=f"the value varies over [{' '.join(sorted(operand.axes))}], not over {over!r}",
-            cure="reduce over one of its axes",
+            cause=f"{brief(operand)} varies over [{names(operand.axes)}], not over {over!r}",
+            cure="reduce over one of its axes, 'j' or a feature axis",
         )
     if over in ("b", "h", "i"):
         raise AxisError(
@@ -205,17 +203,17 @@ def _reduce(how: str, x: Any, over: str) -> Expr:
     return make("reduce", operand, how=how, axis=over)
 
 
-def sum(x: Any, over: str) -> Expr:
-    """Sum over the named axis, 'j' (all keys) or a feature axis."""
+def sum(x: Any, over: str | None = None) -> Expr:
+    """Sum over the named axis, 'j' (all keys) or a feature axis; a mask counts."""
     return _reduce("sum", x, over)
 
 
-def max(x: Any, over: str) -> Expr:
+def max(x: Any, over: str | None = None) -> Expr:
     """Maximum over the named axis; -inf over no keys."""
     return _reduce("max", x, over)
 
 
-def min(x: Any, over: str) -> Expr:
+def min(x: Any, over: str | None = None) -> Expr:
     """Minimum over the named axis; inf over no keys."""
     return _reduce("min", x, over)
 
@@ -227,8 +225,8 @@ def size(x: Any) -> Expr:
         raise AxisError(
             "size of a value without one feature axis",
             where=here(),
-            cause=f"it has {sorted(axes)}",
-            cure="size(q), size(k) or size(v)",
+            cause=f"its feature axes are [{names(axes)}]",
+            cure="at.size(q), at.size(k) or at.size(v); the lengths are at.q_len and at.kv_len",
         )
     return make("extent", name=next(iter(axes)))
 
@@ -236,12 +234,13 @@ def size(x: Any) -> Expr:
 def _mask(mask: Any) -> Node:
     m = lift(mask)
     if m.dtype != "bool":
-        raise KindError(
+        error = KindError(
             "where= is no mask",
             where=here(),
-            cause=f"{m!r} is {m.dtype}",
+            cause=f"{brief(m)} is {m.dtype}",
             cure="compare it, for instance table[j] != 0; an additive mask is added to the scores",
         )
+        needs("bool", m, error)
     return m
 
 
@@ -250,36 +249,35 @@ def softmax(s: Any, *, where: Any = None, sink: Any = None) -> Expr:
 
     `sink`: a logit, free of j, that joins the denominator only (arXiv 2309.17453; 0 gives softmax-off-by-one).
     """
-    scores = convert(lift(s), "float")
-    operands = [scores]
+    parts = {"scores": convert(lift(s), "float")}
     if where is not None:
-        operands.append(_mask(where))
+        parts["mask"] = _mask(where)
     if sink is not None:
-        operands.append(convert(lift(sink), "float"))
-        if "j" in operands[-1].axes:
+        parts["sink"] = convert(lift(sink), "float")
+    for what, x in parts.items():
+        check_score(what, x)
+        if feature_axes(x):
             raise AxisError(
-                "a sink that varies over j",
+                "softmax of feature vectors",
                 where=here(),
-                cause="the sink is one logit per row",
-                cure="index it by h, b or i only",
+                cause=f"the {what}, {brief(x)}, have the feature axis [{names(feature_axes(x))}]; a pair has one score",
+                cure="reduce it first: at.dot(q, k), or at.sum(x, over=...)",
             )
-    if not any("j" in x.axes for x in operands):
+    if "sink" in parts and "j" in parts["sink"].axes:
+        raise AxisError(
+            "a sink that varies over j",
+            where=here(),
+            cause=f"{brief(parts['sink'])} differs from key to key; the sink is one logit per row",
+            cure="index it by h, b or i only",
+        )
+    if not any("j" in x.axes for x in parts.values()):
         raise AxisError(
             "softmax of something without j",
             where=here(),
-            cause=f"the scores vary over [{' '.join(sorted(scores.axes))}]: every key would get the same weight",
+            cause=f"the scores vary over [{names(parts['scores'].axes)}]: every key would get the same weight",
             cure="scores compare a query with a key: at.dot(q, k)",
         )
-    if any(feature_axes(x) for x in operands):
-        axes = sorted(feature_axes(scores))
-        cause = "v belongs to the output, not to the scores" if "e" in axes else "scores are one number per pair"
-        raise AxisError(
-            "softmax of feature vectors",
-            where=here(),
-            cause=f"the scores have the feature axis {axes}; {cause}",
-            cure="reduce it first: at.dot(q, k)",
-        )
-    return make("softmax", *operands, masked=where is not None, sink=sink is not None)
+    return make("softmax", *parts.values(), masked=where is not None, sink=sink is not None)
 
 
 def extent(name: str) -> Expr:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import types
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from attnc.errors import Location, OperandError, RoleError
+from attnc.dsl.place import here
+from attnc.dsl.source import defined, parameter
+from attnc.errors import AttncError, Location, OperandError, RoleError
 from attnc.ir.ops import Kind
 
 ROLES = ("q", "k", "v", "b", "h", "i", "j")
 _KINDS: dict[Any, Kind] = {bool: "bool", int: "int", float: "float"}
+_MEANT = {
+    "Q": "q", "K": "k", "V": "v", "query": "q", "key": "k", "value": "v", "batch": "b", "head": "h", "B": "b", "H": "h",
+    "q_idx": "i", "kv_idx": "j", "row": "i", "col": "j", "I": "i", "J": "j", "m": "i", "n": "j",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +28,10 @@ class TensorSpec:
 
     axes: tuple[str, ...]
     kind: Kind | None = None
+
+    def __or__(self, other: None) -> TensorSpec:
+        """`at.Tensor["h"] | None`, as type checkers want an optional operand written."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,10 @@ class Tensor:
             kind, names = _KINDS[names[-1]], names[:-1]
         if not names or not all(isinstance(name, str) and name.isidentifier() for name in names):
             raise OperandError(
-                f"Tensor{axes!r}", cause="the axes of an operand are names", cure='for instance at.Tensor["b", "j"]'
+                f"at.Tensor[{axes!r}]",
+                where=here(),
+                cause="the axes of an operand are names",
+                cure='for instance at.Tensor["b", "j"], or at.Tensor["j", int] for integers',
             )
         return TensorSpec(tuple(names), kind)
 
@@ -50,7 +65,8 @@ class Const:
     def __class_getitem__(cls, type_: Any) -> ConstSpec:
         if type_ not in (bool, int, float, str, tuple):
             raise OperandError(
-                f"Const[{type_!r}]",
+                f"at.Const[{type_!r}]",
+                where=here(),
                 cause="a constant is a bool, int, float, str or tuple",
                 cure="for instance at.Const[int]",
             )
@@ -73,6 +89,15 @@ class Operand:
         """Whether the call must pass it."""
         return self.default is inspect.Parameter.empty
 
+    @property
+    def declared(self) -> str:
+        """The annotation, as the user wrote it."""
+        if self.role == "tensor":
+            kind = "" if self.kind is None else f", {self.kind}"
+            return f"at.Tensor[{', '.join(map(repr, self.axes))}{kind}]"
+        name = "float" if self.type is None else self.type.__name__
+        return f"at.Const[{name}]" if self.role == "const" else name
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -82,9 +107,11 @@ class Signature:
     operands: dict[str, Operand]
 
 
-def _place(function: Callable[..., Any]) -> Location | str:
-    code = getattr(function, "__code__", None)
-    return Location(code.co_filename, code.co_firstlineno) if code else repr(function)
+def fits(kind: Kind, value: Any) -> bool:
+    """Whether a Python value can be a scalar of this kind: a float may be given as int, a bool is no number."""
+    if kind == "bool":
+        return isinstance(value, bool)
+    return (isinstance(value, int) and not isinstance(value, bool)) or (kind == "float" and isinstance(value, float))
 
 
 def signature(function: Callable[..., Any]) -> Signature:
@@ -93,60 +120,98 @@ def signature(function: Callable[..., Any]) -> Signature:
     Raises:
         RoleError: a positional parameter is no role. OperandError: an operand without a usable annotation.
     """
-    where = _place(function)
+    if not callable(function):
+        raise RoleError(
+            f"{type(function).__name__} as a variant",
+            where=here(),
+            cause="a variant is a function of q, k, v, b, h, i, j",
+            cure="write @at.attention above its def",
+        )
     try:
         parameters = inspect.signature(function, eval_str=True).parameters.values()
-    except NameError as error:
+    except AttncError as error:  # a bad at.Tensor[...] in a string annotation
+        place = defined(function)
+        raise error.located(place if isinstance(place, Location) else None) from None
+    except (NameError, SyntaxError, AttributeError, TypeError) as error:
         raise OperandError(
-            "an annotation cannot be read", where=where, cause=str(error), cure="import attnc as at at module level"
+            "an annotation cannot be read",
+            where=defined(function),
+            cause=f"{type(error).__name__}: {error}",
+            cure="annotations see the names of the module: import attnc as at at its top; axes are quoted, at.Tensor['h']",
         ) from error
     roles: list[str] = []
     operands: dict[str, Operand] = {}
-    for parameter in parameters:
-        name = parameter.name
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise RoleError(
-                f"*{name} in a variant", where=where, cause="roles and operands are known by name", cure="list them"
-            )
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            if name not in ROLES:
-                raise RoleError(
-                    f"unknown role {name!r}",
-                    where=where,
-                    cause="positional parameters are roles: q k v (feature vectors) and b h i j (indices)",
-                    cure=f"if {name!r} is an operand, make it keyword-only: def variant(q, k, v, *, {name}: at.Tensor['h'])",
-                )
-            roles.append(name)
-            continue
-        operands[name] = _operand(parameter, where)
+    for x in parameters:
+        if x.kind is x.KEYWORD_ONLY:
+            operands[x.name] = _operand(x, function)
+        else:
+            _check_role(x, function)
+            roles.append(x.name)
     return Signature(tuple(roles), operands)
 
 
-def _operand(parameter: inspect.Parameter, where: Location | str) -> Operand:
-    name, annotation, default = parameter.name, parameter.annotation, parameter.default
+def _check_role(x: inspect.Parameter, function: Callable[..., Any]) -> None:
+    where, name = parameter(function, x.name), x.name
+    if x.kind in (x.VAR_POSITIONAL, x.VAR_KEYWORD):
+        raise RoleError(
+            f"{'*' if x.kind is x.VAR_POSITIONAL else '**'}{name} in a variant",
+            where=where,
+            cause="roles and operands are known by their names",
+            cure="list them: def variant(q, k, v, i, j, *, window: int)",
+        )
+    if name not in ROLES:
+        cure = f"if {name!r} is an operand, make it keyword-only: def variant(q, k, v, *, {name}: at.Tensor['h'])"
+        raise RoleError(
+            f"unknown role {name!r}",
+            where=where,
+            cause="positional parameters are roles: q k v (feature vectors) and b h i j (batch, head, query, key)",
+            cure=f"did you mean {_MEANT[name]!r}? Else {cure}" if name in _MEANT else cure,
+        )
+    if x.default is not x.empty:
+        raise RoleError(
+            f"role {name!r} has a default",
+            where=where,
+            cause="roles stand for the current pair; nobody passes them",
+            cure=f"remove the default; an operand is keyword-only and has another name than {name!r}",
+        )
+
+
+def _operand(x: inspect.Parameter, function: Callable[..., Any]) -> Operand:
+    where, name, annotation, default = parameter(function, x.name), x.name, x.annotation, x.default
     if name in ROLES:
         raise RoleError(
-            f"role {name!r} as a keyword", where=where, cause="q k v b h i j are roles", cure="make it positional"
+            f"role {name!r} as a keyword",
+            where=where,
+            cause="q k v b h i j are roles",
+            cure="make it positional, or give the operand another name",
         )
-    if annotation is parameter.empty:
+    if annotation is x.empty:
         raise OperandError(
             f"operand {name!r} without annotation",
             where=where,
-            cause="its kind decides how it is passed to the kernel",
+            cause="the annotation says what it is: a number, a constant that unrolls, or an array with named axes",
             cure=f"{name}: float (or int, bool), {name}: at.Const[int], or {name}: at.Tensor['h']",
         )
-    arguments = [a for a in getattr(annotation, "__args__", ()) if a is not type(None)]
-    if len(arguments) == 1 and "|" in str(annotation) + "".join("|" for _ in [0] if "Optional" in str(annotation)):
-        annotation = arguments[0]  # `float | None`
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):  # float | None
+        kinds = [a for a in typing.get_args(annotation) if a is not type(None)]
+        annotation = kinds[0] if len(kinds) == 1 else annotation
     if isinstance(annotation, TensorSpec):
         return Operand(name, "tensor", annotation.kind, annotation.axes, None, default)
     if isinstance(annotation, ConstSpec):
         return Operand(name, "const", None, (), annotation.type, default)
-    if annotation in _KINDS:
-        return Operand(name, "scalar", _KINDS[annotation], (), annotation, default)
-    raise OperandError(
-        f"operand {name!r} annotated {annotation!r}",
-        where=where,
-        cause="operands are float, int, bool, at.Const[...] or at.Tensor[...]",
-        cure=f"{name}: at.Tensor['b', 'j'] for an array",
-    )
+    kind = _KINDS.get(annotation) if isinstance(annotation, type) else None
+    if kind is None:
+        raise OperandError(
+            f"operand {name!r} annotated {annotation!r}",
+            where=where,
+            cause="operands are float, int, bool, at.Const[...] or at.Tensor[...]",
+            cure=f"{name}: at.Tensor['b', 'j'] for an array; its axes are names",
+        )
+    if default is not x.empty and default is not None and not fits(kind, default):
+        raise OperandError(
+            f"operand {name!r} has the default {default!r}",
+            where=where,
+            cause=f"it is annotated {annotation.__name__}",
+            cure=f"annotate it {type(default).__name__}, or change the default",
+        )
+    return Operand(name, "scalar", kind, (), annotation, default)

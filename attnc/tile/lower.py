@@ -13,6 +13,7 @@ from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
 from attnc.tile.classes import Classes, classify
 from attnc.tile.features import Names, Scope, sides
 from attnc.tile.program import (
+    Dot,
     DotAcc,
     Keys,
     Map,
@@ -24,6 +25,7 @@ from attnc.tile.program import (
     Statement,
     Step,
     Store,
+    graphs,
 )
 
 PAIR = ("b", "h", "i", "j")
@@ -62,7 +64,7 @@ class _Lowering:
             features = sorted(feature_axes(graph))
             self.steps += rows  # type: ignore[arg-type]
             stores.append(Store(index, features[0] if features else None, graph))
-        return Program(self.plan.graph.name, (*self.steps, *stores), self.plan.reasons)
+        return Program(self.plan.graph.name, _alive((*self.steps, *stores)), self.plan.reasons)
 
     def _finished(self, x: Node) -> Node:
         """x, a sweep's exponent or factor, with the reductions of earlier sweeps as values of accumulators."""
@@ -205,6 +207,21 @@ class _Lowering:
             term = value(name, PAIR)
         values = scope.features(vector)
         return DotAcc(a.name, term["name"], values["name"], feature, scale, a.skip_zero)
+
+
+def _alive(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Without row expressions that nothing reads."""
+    kept: list[Step] = []
+    read: set[str] = set()
+    for step in reversed(steps):
+        if isinstance(step, RowMap) and step.name not in read:
+            continue
+        inner = (*step.full, *step.partial) if isinstance(step, Keys) else (step,)
+        for s in inner:
+            read |= {x["name"] for x in topological(graphs(s)) if x.op == "value"}
+            read |= {s.rows} if isinstance(s, Dot) else set()
+        kept.append(step)
+    return tuple(reversed(kept))
 
 
 def _folded(x: Node) -> Node:

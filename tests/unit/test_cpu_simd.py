@@ -298,7 +298,7 @@ def test_iota_reductions_and_atomics() -> None:
 
 GEMM = {
     "zero": mk.gemm_zero, "add": mk.gemm_add, "scale": mk.gemm_scale,
-    "add_masked": mk.gemm_add_masked, "scale_masked": mk.gemm_scale_masked,
+    "zero_masked": mk.gemm_zero_masked, "add_masked": mk.gemm_add_masked, "scale_masked": mk.gemm_scale_masked,
 }  # fmt: skip
 
 
@@ -324,7 +324,7 @@ def test_gemm_covers_every_shape(mode: str, dtype: str) -> None:
                 A = A.T if transposed else A
                 B, C = rng.normal(size=(n, x)).astype(dtype), rng.normal(size=(m, x)).astype(dtype)
                 alpha = rng.normal(size=x).astype(dtype)
-                start = 0 if mode == "zero" else C if mode.startswith("add") else C * alpha
+                start = 0 if mode.startswith("zero") else C if mode.startswith("add") else C * alpha
                 if mode.endswith("masked") and n:
                     B[n // 2] = 0
                     A[:, n // 2] = np.nan

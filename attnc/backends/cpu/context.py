@@ -1,0 +1,159 @@
+"""What every part of the emitter shares: the buffers, the scratch memory, and where each value of the program lies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from attnc.backends.arguments import Layout
+from attnc.backends.printer import Printer
+from attnc.backends.spelling import Names, Scope
+from attnc.schedule.schedule import Schedule
+from attnc.tile.program import Program
+
+ALIGN = 64
+SIZE = {
+    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
+}  # fmt: skip
+LANES = {"float": "F", "int": "I", "bool": "B"}
+SCALARS = {"float": "T", "int": "int64", "bool": "boolean"}
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """dtypes of a kernel: of the arithmetic, of q, k and v in memory, of the operand tables, and of each output."""
+
+    compute: str
+    roles: str
+    tables: Mapping[str, str]
+    outputs: tuple[str, ...]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the arithmetic."""
+        return SIZE[self.compute]
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Key features in memory: address of the tile's first key, bytes from key to key, and whether rows are padded."""
+
+    base: str
+    pitch: str
+    padded: bool
+
+
+@dataclass(slots=True)
+class Context:
+    """One kernel under construction. `top` is printed once per call, `item` once per work item."""
+
+    program: Program
+    layout: Layout
+    schedule: Schedule
+    types: Types
+    features: Mapping[str, int]
+    top: Printer
+    names: Names = field(default_factory=Names)
+    used: set[str] = field(default_factory=set)
+    scratch: int = 0
+    item: Scope = field(init=False)
+    out: Printer = field(init=False)
+    words: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    memory: dict[tuple[str, int], str] = field(default_factory=dict)
+    pairs: list[str] = field(default_factory=list)
+    vectors: dict[str, Vectors] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number of the compute type."""
+        return self.types.itemsize
+
+    @property
+    def pitch(self) -> int:
+        """Bytes of a row of lanes: one number per query of the tile."""
+        return self.schedule.rows * self.size
+
+    def padded(self, feature: str) -> int:
+        """Bytes of a feature vector filled up to whole vectors."""
+        width = self.schedule.width
+        return -(-self.features[feature] // width) * width * self.size
+
+    def word(self, name: str) -> str:
+        """The variable that holds an integer of the argument block."""
+        if name not in self.words:
+            self.words[name] = self.names.fresh(name)
+            self.top.line(f"{self.words[name]} = load(int64, args + {8 * self.layout.words[name]})")
+        return self.words[name]
+
+    def scalar(self, name: str, kind: str) -> str:
+        """The variable that holds a scalar operand."""
+        word = f"s_{name}"
+        if word not in self.words:
+            self.words[word] = self.names.fresh(name)
+            place = f"args + {8 * self.layout.words[word]}"
+            text = {
+                "float": f"load_as(T, {place}, AS_float64)",
+                "int": f"load(int64, {place})",
+                "bool": f"ne(load(int64, {place}), 0)",
+            }[kind]
+            self.top.line(f"{self.words[word]} = {text}")
+        return self.words[word]
+
+    def allocate(self, name: str, size: int) -> str:
+        """The address of `size` bytes of the worker's scratch memory under this name."""
+        if (name, size) not in self.memory:
+            address = self.memory[name, size] = self.names.fresh(f"{name}_")
+            self.top.line(f"{address} = scratch + {self.scratch}")
+            self.scratch += -(-size // ALIGN) * ALIGN
+        self.places[name] = self.memory[name, size]
+        return self.places[name]
+
+    def begin_body(self) -> None:
+        """Pair tiles are handed out anew in each body of a sweep."""
+        for name in self.pairs:
+            self.places.pop(name, None)
+        self.pairs = []
+
+    def row(self, name: str) -> str:
+        """Scratch for one number per query."""
+        return self.allocate(name, self.schedule.rows * 8)
+
+    def row_features(self, name: str, feature: str) -> str:
+        """Scratch for feature vectors of the queries, transposed: [f][query]."""
+        return self.allocate(name, self.features[feature] * self.pitch)
+
+    def pair(self, name: str) -> str:
+        """Scratch for one number per key and query: [j][query]."""
+        if name not in self.places:
+            tile = self.allocate(f"pair{len({self.places[x] for x in self.pairs})}", self.schedule.keys * self.pitch)
+            self.pairs.append(name)
+            self.places[name] = tile
+        return self.places[name]
+
+    def alias(self, name: str, other: str) -> str:
+        """A pair tile in the memory of another one, which nothing reads any more."""
+        self.pairs.append(name)
+        self.places[name] = self.places[other]
+        return self.places[name]
+
+    def column(self, name: str) -> str:
+        """Scratch for one number per key."""
+        return self.allocate(name, self.schedule.keys * 8)
+
+    def key_features(self, name: str, feature: str) -> Vectors:
+        """Scratch for feature vectors of the keys, rows padded to whole vectors."""
+        pitch = self.padded(feature)
+        base = self.allocate(name, self.schedule.keys * pitch)
+        return Vectors(base, str(pitch), True)
+
+    def offset(self, kind: str) -> str:
+        """Byte offset of lane block x in a row of numbers of this kind."""
+        width = self.schedule.width
+        return {"float": "o", "int": f"x * {width * 8}", "bool": f"x * {width}"}[kind]
+
+    def gemm(self, name: str, m: str, a: str, a_row: str, a_k: str, b: str, c: str, n: str, alpha: str = "0") -> str:
+        """A call of a matrix product whose lanes are queries."""
+        rows, cols = self.schedule.tile
+        return f"{name}(F, {rows}, {cols}, {m}, nx, {a}, {a_row}, {a_k}, {b}, {self.pitch}, {c}, {self.pitch}, {n}, {alpha})"

@@ -1,0 +1,84 @@
+"""A compiled CPU kernel: from the cache or from the compiler, loaded, and called with a block of words."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from attnc.backends.arguments import Layout
+from attnc.backends.cpu import machine, threads
+from attnc.runtime.cache import Cache, Entry
+
+ENTRY = "kernel"
+INTRINSICS = (
+    "vector",
+    "lanes",
+    "memory",
+    "functions",
+    "elementwise",
+    "integers",
+    "microkernel",
+    "rearrange",
+    "machine",
+)
+ALIGN = 64
+
+
+@dataclass(slots=True)
+class Kernel:
+    """`layout`: of its argument block; `scratch`: bytes per worker; `seconds`: of compilation, 0 from the cache."""
+
+    source: str
+    path: Path | None
+    layout: Layout
+    scratch: int
+    loaded: machine.Loaded
+    seconds: float
+    local: threading.local = field(default_factory=threading.local)
+
+    def run(self, block: bytearray, workers: int) -> None:
+        """Call the kernel in `workers` threads on a block whose first three words are free for counter and scratch."""
+        size = workers * self.scratch + ALIGN
+        memory = getattr(self.local, "memory", None)
+        if memory is None or len(memory) < size:
+            memory = self.local.memory = (ctypes.c_char * size)()
+        start = -(-ctypes.addressof(memory) // ALIGN) * ALIGN
+        words = (ctypes.c_int64 * (len(block) // 8)).from_buffer(block)
+        words[0], words[1], words[2] = 0, start, self.scratch
+        threads.run(self.loaded.address, ctypes.addressof(words), workers)
+
+
+@functools.cache
+def intrinsics() -> str:
+    """The contents of everything that emitted code imports: part of every cache key."""
+    digest = hashlib.sha256()
+    for name in INTRINSICS:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def build(source: str, layout: Layout, scratch: int, cache: Cache) -> Kernel:
+    """The kernel of an emitted module: machine code from the cache, or compiled now and stored there."""
+    key = cache.key([source, intrinsics(), machine.host()])
+    entry, seconds = cache.get(key), 0.0
+    loaded = _load(entry) if entry is not None else None
+    if entry is None or loaded is None:
+        start = time.perf_counter()
+        code = machine.compile_object(source, str(cache.path / f"{key}.py"), ENTRY)
+        seconds = time.perf_counter() - start
+        entry = cache.put(key, source, code, {"backend": "cpu", "seconds": round(seconds, 3), "scratch": scratch})
+        loaded = machine.load_object(code, ENTRY)
+    return Kernel(source, entry.path, layout, scratch, loaded, seconds)
+
+
+def _load(entry: Entry) -> machine.Loaded | None:
+    """A cached object, or None where it is not one that this process can load."""
+    try:
+        return machine.load_object(entry.code, ENTRY)
+    except (AssertionError, ValueError):
+        return None

@@ -1,0 +1,128 @@
+"""Emission of what concerns the keys of a tile: where their vectors lie, feature sums per key, score products."""
+
+from __future__ import annotations
+
+from attnc.backends.cpu.context import SCALARS, SIZE, Context, Vectors
+from attnc.backends.cpu.leaves import Spelling
+from attnc.backends.cpu.rows import COMBINE, anything, matrix_place, neutral, no_features
+from attnc.backends.spelling import Scope
+from attnc.ir.graph import node
+from attnc.tile.program import Dot, DotAcc, FeatureReduce, Load
+
+
+def role_start(ctx: Context, role: str) -> str:
+    """The first key vector of this work item's head, computed once per item."""
+    name = f"{role}_head"
+    if name not in ctx.item.names.values():
+        ctx.item.names[node("role", name=role)] = name
+        head = f"h // {ctx.word('group')} * {ctx.word(f'{role}_h')}"
+        ctx.item.out.line(f"{name} = {ctx.word(f'{role}_p')} + b * {ctx.word(f'{role}_b')} + {head}")
+    return name
+
+
+def load(ctx: Context, s: Load) -> None:
+    """Key vectors: used where they lie if the arithmetic can read them, else converted or computed into scratch."""
+    if s.graph.op == "role":
+        step = ctx.word(f"{s.graph['name']}_l")
+        base = ctx.names.fresh(s.name)
+        ctx.out.line(f"{base} = {role_start(ctx, s.graph['name'])} + j0 * {step}")
+        source = Vectors(base, step, False)
+        if ctx.types.roles == ctx.types.compute:
+            ctx.vectors[s.name] = source
+            return
+        target = ctx.key_features(s.name + "_wide", s.feature)
+        ctx.vectors[s.name] = target
+        n = ctx.features[s.feature]
+        ctx.out.line(
+            f"widen(F, {target.base}, {target.pitch}, {ctx.size}, {base}, {step}, AS_{ctx.types.roles}, "
+            f"{SIZE[ctx.types.roles]}, nj, {n}, {ctx.schedule.width})"
+        )
+        return
+    target = ctx.key_features(s.name, s.feature)
+    if s.graph.op == "project":
+        _project(ctx, s, target)
+    else:
+        ctx.vectors[s.name] = target
+        with ctx.out.block("for jj in range(nj):"):
+            ctx.out.line("j = j0 + jj")
+            column = Scope(ctx.out.place(), no_features)
+            for first in _chunks(ctx, s.feature):
+                with ctx.out.block(_range(ctx, s.feature, first)):
+                    spelling = Spelling(ctx, [ctx.item, column, Scope(ctx.out.place(), anything)], "features", first)
+                    spelling.expect([s.graph])
+                    text = spelling.vector(s.graph)
+                    ctx.out.line(f"store({target.base} + jj * {target.pitch} + f * {ctx.size}, {text})")
+
+
+def _chunks(ctx: Context, feature: str) -> list[str | None]:
+    """Whole vectors (None), and how many lanes the last one has."""
+    n, width = ctx.features[feature], ctx.schedule.width
+    return ([None] if n >= width else []) + ([str(n % width)] if n % width else [])
+
+
+def _range(ctx: Context, feature: str, first: str | None) -> str:
+    n, width = ctx.features[feature], ctx.schedule.width
+    whole = n // width * width
+    return f"for f in range(0, {whole}, {width}):" if first is None else f"for f in range({whole}, {n}, {width}):"
+
+
+def _project(ctx: Context, s: Load, target: Vectors) -> None:
+    vector, matrix = s.graph.operands
+    source = ctx.vectors[vector["name"]]
+    address, row = matrix_place(ctx, matrix)
+    ctx.vectors[s.name] = target
+    rows, cols = ctx.schedule.tile
+    width = ctx.schedule.width * ctx.size
+    n = ctx.features[s.graph["contract"]]
+    ctx.out.line(
+        f"gemm_zero(F, {rows}, {cols}, nj, {int(target.pitch) // width}, {source.base}, {source.pitch}, {ctx.size}, "
+        f"{address}, {row}, {target.base}, {target.pitch}, {n}, 0)"
+    )
+
+
+def reduce(ctx: Context, s: FeatureReduce) -> None:
+    """A reduction over the features of each key."""
+    target = ctx.column(s.name)
+    with ctx.out.block("for jj in range(nj):"):
+        ctx.out.line("j = j0 + jj")
+        column = Scope(ctx.out.place(), no_features)
+        total = ctx.names.fresh(s.name)
+        ctx.out.line(f"{total} = splat(F, {neutral(s.how, 'float')})")
+        for first in _chunks(ctx, s.feature):
+            with ctx.out.block(_range(ctx, s.feature, first)):
+                spelling = Spelling(ctx, [ctx.item, column, Scope(ctx.out.place(), anything)], "features", first)
+                spelling.expect([s.graph])
+                text = spelling.vector(s.graph)
+                if first is not None:
+                    text = f"where(lt(iota(I, 0), {first}), {text}, {neutral(s.how, 'float')})"
+                ctx.out.line(f"{total} = {COMBINE[s.how]}({total}, {text})")
+        ctx.out.line(f"store({target} + jj * 8, reduce_{s.how}({total}))")
+    assert SCALARS[s.graph.dtype] == "T", "feature sums of keys are floats"
+
+
+def dot(ctx: Context, s: Dot) -> None:
+    """Scores: S^T = K Q^T."""
+    keys = ctx.vectors[s.keys]
+    n = str(ctx.features[s.feature])
+    call = ctx.gemm("gemm_zero", "nj", keys.base, keys.pitch, str(ctx.size), ctx.places[s.rows], ctx.pair(s.name), n)
+    ctx.out.line(call)
+
+
+def dot_acc(ctx: Context, s: DotAcc) -> None:
+    """Accumulation: acc^T = alpha acc^T + V^T P^T."""
+    values = ctx.vectors[s.values]
+    name = "gemm_add" if s.scale is None else "gemm_scale"
+    scale = "0" if s.scale is None else ctx.places[s.scale]
+    m = str(ctx.features[s.feature])
+
+    def call(name: str) -> str:
+        target = ctx.places[s.accumulator]
+        return ctx.gemm(name, m, values.base, str(ctx.size), values.pitch, ctx.places[s.weights], target, "nj", scale)
+
+    if not s.skip_zero:
+        ctx.out.line(call(name))
+        return
+    with ctx.out.block("if careful == 0:"):
+        ctx.out.line(call(name))
+    with ctx.out.block("else:"):
+        ctx.out.line(call(name + "_masked"))

@@ -1,0 +1,95 @@
+"""Fills the argument block of a call: addresses and strides of arrays, tables as the kernel reads them, scalars."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attnc.backends.arguments import Layout, Table
+from attnc.interp import Inputs
+
+Array = np.ndarray[Any, Any]
+NATIVE = ("bool", "int8", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where an output goes: address, and bytes from batch to batch, head to head, row to row."""
+
+    address: int
+    strides: tuple[int, int, int]
+
+
+def table_dtype(table: Table, dtype: str, compute: str) -> str:
+    """The dtype in which the kernel reads an operand of this dtype."""
+    if table.matrix:
+        return compute
+    return dtype if dtype in NATIVE else "int64"
+
+
+def pack(
+    layout: Layout, inputs: Inputs, outputs: Sequence[Output], compute: str, lanes: int
+) -> tuple[bytearray, list[Array]]:
+    """The block of a call, and the arrays that it points to."""
+    extents = inputs.extents
+    values: list[Any] = [0, 0, 0, *(extents[name] for name in ("batch", "heads", "q_len", "kv_len", "group"))]
+    keep: list[Array] = []
+    for role in layout.roles:
+        x = {"q": inputs.q, "k": inputs.k, "v": inputs.v}[role]
+        x = _unit_features(x)
+        keep.append(x)
+        batch, head, length, _ = x.strides
+        values += [address(x), batch if x.shape[0] > 1 else 0, head, length]
+    for out in outputs:
+        values += [out.address, *out.strides]
+    for table in layout.tables:
+        x = _table(table, np.asarray(inputs.operands[table.name]), compute, lanes)
+        keep.append(x)
+        strides = [s // x.itemsize if n > 1 else 0 for s, n in zip(x.strides, x.shape, strict=True)]
+        if table.features:
+            strides[-1] = 1
+        values += [address(x), *strides, *x.shape]
+    codes = ["q"] * len(values)
+    for name, kind in layout.scalars:
+        values.append(float(inputs.operands[name]) if kind == "float" else int(inputs.operands[name]))
+        codes.append("d" if kind == "float" else "q")
+    block = bytearray(8 * len(values))
+    struct.pack_into("=" + "".join(codes), block, 0, *values)
+    return block, keep
+
+
+def address(x: Array) -> int:
+    """Of the first element."""
+    place: int = x.__array_interface__["data"][0]
+    return place
+
+
+def _unit_features(x: Array) -> Array:
+    """x, copied where its last axis is not contiguous."""
+    return x if x.strides[-1] == x.itemsize or x.shape[-1] == 1 else np.ascontiguousarray(x)
+
+
+def _table(table: Table, x: Array, compute: str, lanes: int) -> Array:
+    """An operand as the kernel reads it."""
+    if x.size == 0:  # no keys: indices are clamped to an entry that nothing live reads
+        x = np.zeros([max(n, 1) for n in x.shape], x.dtype)
+    if table.matrix:
+        padded = -(-x.shape[-1] // lanes) * lanes
+        wide = np.zeros((*x.shape[:-1], padded), compute)
+        wide[..., : x.shape[-1]] = x
+        return wide
+    if x.dtype.name not in NATIVE:
+        return x.astype(np.int64)
+    odd = any(s % x.itemsize for s in x.strides)
+    loose = bool(table.features) and x.strides[-1] != x.itemsize and x.shape[-1] > 1
+    return np.ascontiguousarray(x) if odd or loose else x
+
+
+def specialisation(layout: Layout, inputs: Inputs, features: Mapping[str, int]) -> tuple[object, ...]:
+    """What of a call's arrays decides the kernel: extents of feature axes, dtypes of tables."""
+    dtypes = tuple(inputs.operands[table.name].dtype.str for table in layout.tables)
+    return (tuple(features.items()), dtypes)

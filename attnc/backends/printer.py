@@ -1,0 +1,49 @@
+"""Text with indentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Printer:
+    """Collects lines; `block` indents what is printed inside it. Another printer's lines can be put in later."""
+
+    def __init__(self) -> None:
+        self.parts: list[str | tuple[str, Printer]] = []
+        self.margin = ""
+
+    def line(self, text: str = "") -> None:
+        """One line at the present indentation."""
+        self.parts.append(self.margin + text if text else "")
+
+    def place(self) -> Printer:
+        """A printer whose lines will stand here, whenever they come."""
+        inner = Printer()
+        self.parts.append((self.margin, inner))
+        return inner
+
+    @contextmanager
+    def block(self, header: str) -> Iterator[None]:
+        """`header`, then an indented body; an empty body becomes `pass`."""
+        self.line(header)
+        before, count = self.margin, len(self.parts)
+        self.margin += "    "
+        yield
+        if all(isinstance(p, tuple) and not p[1].lines() for p in self.parts[count:]):
+            self.line("pass")
+        self.margin = before
+
+    def lines(self) -> list[str]:
+        """Everything, in order."""
+        out: list[str] = []
+        for part in self.parts:
+            if isinstance(part, str):
+                out.append(part)
+            else:
+                margin, inner = part
+                out += [margin + text if text else "" for text in inner.lines()]
+        return out
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines()) + "\n"

@@ -1,0 +1,111 @@
+"""One call of a kernel: outputs are made, the argument block filled, workers started, results given back in the caller's kind."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from attnc.backends.arguments import Layout
+from attnc.backends.cpu import threads
+from attnc.backends.launch import Output, pack
+from attnc.compile import Compiled
+from attnc.errors import OutputError
+from attnc.interp import Array
+from attnc.ir.graph import Graph, Node
+from attnc.passes.expand import feature_axes
+from attnc.runtime import arrays
+from attnc.runtime.binding import Bound, as_numpy
+from attnc.runtime.out import check_out
+
+SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it brings
+
+
+class Prepared(Protocol):
+    """What a call needs to know of a lowered variant."""
+
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def lse(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outputs as the caller gets them, and as NumPy arrays (B,H,L[,F]) over the same memory."""
+
+    outputs: tuple[Any, ...]
+    arrays: list[Array]
+    dtypes: list[str]
+    bound: Bound
+    bound_graph: Graph
+
+
+def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: Any) -> Result:
+    """Run a kernel on checked inputs; `like` is the caller's q, `out` an array of his for the one output, or None."""
+    kernel, schedule = compiled.kernel, compiled.schedule
+    assert kernel is not None and schedule is not None
+    compute = "float64" if bound.dtype == "float64" else "float32"
+    graph = prepared.graph
+    dtypes = [bound.dtype] * len(graph.outputs)
+    if prepared.lse:
+        dtypes[-1] = compute
+    if out is not None and len(graph.outputs) - prepared.lse != 1:
+        raise OutputError(
+            f"out= for {graph.name}",
+            cause=f"the variant has {len(graph.outputs)} outputs",
+            cure="leave out= away: each output is a new array",
+        )
+    kind = "numpy" if isinstance(like, np.ndarray) else arrays.view(like, "Q").kind
+    made: list[tuple[Any, arrays.View]] = []
+    for n, (x, dtype) in enumerate(zip(graph.outputs, dtypes, strict=True)):
+        shape = _shape(bound, x)
+        if n == 0 and out is not None:
+            given = [bound.inputs.q, bound.inputs.k, bound.inputs.v]
+            made.append((out, check_out(out, "out", shape, dtype, given)))
+        else:
+            made.append(arrays.empty(kind, shape, dtype))
+    places = [_place(view, bound) for _, view in made]
+    if all(math.prod(view.shape) for _, view in made):
+        block, keep = pack(kernel.layout, bound.inputs, places, compute, schedule.width)
+        kernel.run(block, _workers(bound, schedule.rows))
+        del keep
+    outputs = tuple(x if x is out else arrays.finish(like, x) for x, _ in made)
+    return Result(outputs, [_full(as_numpy(x, "out"), bound) for x, _ in made], dtypes, bound, graph)
+
+
+def _shape(bound: Bound, x: Node) -> tuple[int, ...]:
+    """The shape of an output in the caller's rank and layout."""
+    extents = bound.inputs.extents
+    features = [bound.features[f] for f in feature_axes(x)]
+    if bound.layout == "blhd" and features:
+        shape = [extents["batch"], extents["q_len"], extents["heads"], *features]
+    else:
+        shape = [extents["batch"], extents["heads"], extents["q_len"], *features]
+    return tuple(shape[4 - bound.rank :])
+
+
+def _place(view: arrays.View, bound: Bound) -> Output:
+    """Address and strides of an output by batch, head and row."""
+    featured = len(view.shape) == bound.rank
+    order = "bih" if bound.layout == "blhd" and featured and bound.rank > 2 else "bhi"
+    lengths = dict(zip(order[4 - bound.rank :], view.strides, strict=False))
+    return Output(view.address, (lengths.get("b", 0), lengths.get("h", 0), lengths["i"]))
+
+
+def _full(x: Array, bound: Bound) -> Array:
+    """An output as a NumPy array (B,H,L[,F])."""
+    featured = x.ndim == bound.rank
+    x = x.reshape((1,) * (4 - bound.rank) + x.shape)
+    return x.transpose(0, 2, 1, 3) if bound.layout == "blhd" and featured else x
+
+
+def _workers(bound: Bound, rows: int) -> int:
+    x = bound.inputs.extents
+    items = x["batch"] * x["heads"] * -(-x["q_len"] // rows)
+    work = x["batch"] * x["heads"] * x["q_len"] * x["kv_len"] * (x["d"] + x["e"])
+    return 1 if work < SMALL else min(items, threads.get_num_threads())

@@ -1,0 +1,17 @@
+"""Which schedule a problem gets on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attnc.schedule.schedule import Schedule
+from attnc.schedule.target import Target
+
+VECTORS = 4  # of queries per tile
+KEYS = 96
+
+
+def choose(target: Target, itemsize: int, features: Mapping[str, int]) -> Schedule:
+    """The schedule for numbers of `itemsize` bytes (the compute type) and these feature extents."""
+    width = target.vector_bytes // itemsize
+    return Schedule(VECTORS * width, KEYS, width, target.tile).check(target, itemsize)

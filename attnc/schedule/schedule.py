@@ -1,0 +1,24 @@
+"""The numbers that a skeleton is filled with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attnc.schedule.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`rows` queries and `keys` keys per tile, `width` lanes per vector, micro-kernels of `tile` rows x vectors."""
+
+    rows: int
+    keys: int
+    width: int
+    tile: tuple[int, int]
+
+    def check(self, target: Target, itemsize: int) -> Schedule:
+        """Itself; AssertionError where the target cannot run it."""
+        assert self.rows % self.width == 0, f"{self.rows} rows are no whole vectors of {self.width}"
+        assert self.width * itemsize <= target.vector_bytes, f"{self.width} lanes of {itemsize} bytes"
+        assert self.keys > 0 and self.tile[0] > 0 and self.tile[1] > 0
+        return self

@@ -1,0 +1,124 @@
+"""Random operands that fit a variant of the library, for tests, checks and benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The extents of a call, the dtype of its tensors, and the source of randomness."""
+
+    rng: np.random.Generator
+    batch: int
+    heads: int
+    q_len: int
+    kv_len: int
+    dtype: np.dtype[Any]
+
+    def floats(self, *shape: int) -> np.ndarray[Any, Any]:
+        """Standard normal numbers in the dtype."""
+        return self.rng.standard_normal(shape).astype(self.dtype)
+
+    def upto(self, high: int, *shape: int) -> np.ndarray[Any, Any]:
+        """Integers from 0 to `high`, which is included."""
+        return self.rng.integers(0, high, shape, endpoint=True)
+
+    def number(self, low: int, high: int) -> int:
+        """One integer of [low, max(low, high)]."""
+        return int(self.rng.integers(low, max(low, high), endpoint=True))
+
+    def shared(self, extent: int) -> int:
+        """`extent`, or 1: an operand may be shared along an axis."""
+        return extent if self.rng.random() < 0.5 else 1
+
+
+def examples_of(
+    name: str,
+    rng: np.random.Generator,
+    B: int,
+    Hq: int,
+    Hkv: int,
+    Lq: int,
+    Lk: int,
+    D: int,
+    Dv: int,
+    dtype: DTypeLike,
+) -> dict[str, Any]:
+    """Operands of the variant `name` for Q (B,Hq,Lq,D), K (B,Hkv,Lk,D), V (B,Hkv,Lk,Dv); {} where it has none.
+
+    Float tensors are in `dtype`, masks are bool, indices int64, scalars plain numbers. Masks, windows and lengths are such
+    that some rows may be empty. Raises KeyError for a name that is not in the library.
+    """
+    return _OPERANDS[name](Call(rng, B, Hq, Lq, Lk, np.dtype(dtype)))
+
+
+def _none(call: Call) -> dict[str, Any]:
+    return {}
+
+
+def _sliding_window(call: Call) -> dict[str, Any]:
+    return {"window": call.number(1, call.kv_len)}
+
+
+def _dilated_window(call: Call) -> dict[str, Any]:
+    return {"window": call.number(0, call.kv_len), "dilation": call.number(1, 4)}
+
+
+def _prefix_lm(call: Call) -> dict[str, Any]:
+    return {"prefix": call.upto(call.kv_len, call.shared(call.batch))}
+
+
+def _longformer(call: Call) -> dict[str, Any]:
+    marks = call.rng.random((call.shared(call.batch), call.kv_len)) < 0.1
+    return {"is_global": marks, "window": call.number(0, call.kv_len // 2)}
+
+
+def _bigbird(call: Call) -> dict[str, Any]:
+    block = call.number(1, call.kv_len // 4)
+    blocks = max(1, -(-call.kv_len // block))
+    chosen = call.rng.integers(-1, blocks, (call.shared(call.heads), blocks, 3))  # -1: no block
+    return {"random": chosen, "block": block, "window": call.number(1, 5), "global_blocks": call.number(0, 1)}
+
+
+def _alibi(call: Call) -> dict[str, Any]:
+    return {"slopes": call.rng.uniform(0.001, 1.0, call.shared(call.heads)).astype(call.dtype)}
+
+
+def _t5(call: Call) -> dict[str, Any]:
+    # The other constants keep their defaults: each value is a kernel of its own.
+    return {"table": call.floats(call.shared(call.heads), 32), "bidirectional": bool(call.rng.random() < 0.5)}
+
+
+def _soft_cap(call: Call) -> dict[str, Any]:
+    return {"cap": float(call.rng.uniform(0.5, 50.0))}
+
+
+def _document(call: Call) -> dict[str, Any]:
+    starts = call.rng.random((call.shared(call.batch), call.kv_len)) < 0.1
+    doc = np.cumsum(starts, axis=1)
+    padding = call.number(0, call.kv_len // 4)
+    doc[:, call.kv_len - padding :] = -1
+    return {"doc": doc}
+
+
+def _cross(call: Call) -> dict[str, Any]:
+    return {"lengths": call.upto(call.kv_len, call.batch)}
+
+
+def _additive_mask(call: Call) -> dict[str, Any]:
+    shape = tuple(call.shared(n) for n in (call.batch, call.heads, call.q_len, call.kv_len))
+    mask = call.floats(*shape)
+    return {"M": np.where(call.rng.random(shape) < 0.3, -np.inf, mask).astype(call.dtype)}
+
+
+_OPERANDS: dict[str, Callable[[Call], dict[str, Any]]] = {
+    "additive_mask": _additive_mask, "alibi": _alibi, "bigbird": _bigbird, "causal": _none, "cross": _cross,
+    "dilated_window": _dilated_window, "document": _document, "full": _none, "gqa": _none, "longformer": _longformer,
+    "prefix_lm": _prefix_lm, "sliding_window": _sliding_window, "soft_cap": _soft_cap, "t5": _t5,
+}  # fmt: skip
