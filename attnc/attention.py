@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from attnc.verification import Report
 
 
+CHECKED = 1024  # calls whose table indices are remembered to be in range
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A traced and lowered variant: what is the same for every dtype and head dim."""
@@ -48,6 +51,7 @@ class Attention:
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", "attention")
         self._graphs: dict[tuple[Any, ...], Graph] = {}
+        self._in_range: set[tuple[Any, ...]] = set()
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
         self._compiled: dict[tuple[Any, ...], Compiled] = {}
 
@@ -121,15 +125,32 @@ class Attention:
             self._graphs[key] = trace(
                 self.function, self.signature, kinds=bound.kinds, constants=bound.constants, absent=bound.absent
             )
-        return self._graphs[key]
+        graph = self._graphs[key]
+        if bound.inputs.operands:
+            self._check_ranges(graph, bound)
+        return graph
+
+    def _check_ranges(self, graph: Graph, bound: Bound) -> None:
+        """Refuse table indices that are proved out of range: once per graph, extents and scalars."""
+        from attnc.passes.check_ranges import check_ranges
+
+        operands, extents = bound.inputs.operands, bound.inputs.extents
+        shapes = {name: x.shape for name, x in operands.items() if isinstance(x, np.ndarray)}
+        scalars = {name: x for name, x in operands.items() if name not in shapes}
+        key = (graph.key, *extents.values(), *shapes.values(), *scalars.values())
+        if key not in self._in_range:
+            check_ranges(graph, extents, shapes, scalars)
+            if len(self._in_range) >= CHECKED:
+                self._in_range.clear()
+            self._in_range.add(key)
 
     def _prepare(self, bound: Bound, lse: bool) -> Prepared:
         key = (bound.specialisation, lse)
+        graph = self._trace(bound)
         if key not in self._prepared:
             from attnc.backends.arguments import layout
             from attnc.compile import lower
 
-            graph = self._trace(bound)
             graph = with_lse(graph) if lse else graph
             program = lower(graph)
             self._prepared[key] = Prepared(graph, program, layout(program), lse)

@@ -62,20 +62,30 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
         )
     kind = "numpy" if isinstance(like, np.ndarray) else arrays.view(like, "Q").kind
     made: list[tuple[Any, arrays.View]] = []
-    for n, (x, dtype) in enumerate(zip(graph.outputs, dtypes, strict=True)):
-        shape = _shape(bound, x)
-        if n == 0 and out is not None:
-            given = [bound.inputs.q, bound.inputs.k, bound.inputs.v]
-            made.append((out, check_out(out, "out", shape, dtype, given)))
-        else:
-            made.append(arrays.empty(kind, shape, dtype))
+    if out is not None:
+        tables = [x for x in bound.inputs.operands.values() if isinstance(x, np.ndarray)]
+        given = [bound.inputs.q, bound.inputs.k, bound.inputs.v, *tables]
+        made.append((out, check_out(out, "out", _shape(bound, graph.outputs[0]), dtypes[0], given)))
+    for x, dtype in list(zip(graph.outputs, dtypes, strict=True))[len(made) :]:
+        made.append(arrays.empty(kind, _shape(bound, x), dtype))
+    copied = made[0][1] if out is not None and not _whole_rows(made[0][1]) else None
+    if copied is not None:
+        made[0] = arrays.empty("numpy", copied.shape, copied.dtype)
     places = [_place(view, bound) for _, view in made]
     if all(math.prod(view.shape) for _, view in made):
         block, keep = pack(kernel.layout, bound.inputs, places, compute, schedule.width)
         kernel.run(block, _workers(bound, schedule.rows))
         del keep
+    if copied is not None:
+        as_numpy(out, "out")[...] = made[0][0]
+        made[0] = (out, copied)
     outputs = tuple(x if x is out else arrays.finish(like, x) for x, _ in made)
     return Result(outputs, [_full(as_numpy(x, "out"), bound) for x, _ in made], dtypes, bound, graph)
+
+
+def _whole_rows(view: arrays.View) -> bool:
+    """Whether the last axis is contiguous, as kernels write it."""
+    return view.shape[-1] < 2 or view.strides[-1] == arrays.ITEMSIZE[view.dtype]
 
 
 def _shape(bound: Bound, x: Node) -> tuple[int, ...]:

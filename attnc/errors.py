@@ -57,7 +57,7 @@ class AttncError(Exception):
             lines.append(f"  cure:  {cure}")
         super().__init__("\n".join(lines))
 
-    def located(self, where: Location | None) -> AttncError:
+    def located(self, where: Location | str | None) -> AttncError:
         """The same error at a line of the user's source; one that has its line already stays as it is."""
         if where is None or isinstance(self.where, Location):
             return self

@@ -252,20 +252,32 @@ def _repeated(base: Node, n: int) -> Expr:
     return Expr(const(1, base.dtype)) if result is None else result
 
 
-def contract(x: Node, y: Node, axis: str) -> Expr:
-    """Sum over a feature axis of the product; a matrix on either side gives its other axis."""
-    a, b = convert(x, "float"), convert(y, "float")
-    for vector, matrix in ((a, b), (b, a)):
-        other = feature_axes(matrix) - {axis}
-        if len(other) == 1 and feature_axes(vector) == {axis}:
-            return make("project", vector, matrix, contract=axis, result=next(iter(other)))
-    return make("dot", a, b, axis=axis)
-
-
 def _columns(x: Node) -> tuple[str, ...]:
+    """The feature axes of an operand, in the order of its declaration; () where x is no operand."""
     while x.op == "cast":
         x = x.operands[0]
     return x["features"] if x.op == "gather" else ()
+
+
+def contract(x: Node, y: Node, axis: str) -> Expr:
+    """Sum over a feature axis of the product; a matrix operand on either side gives its other axis."""
+    a, b = convert(x, "float"), convert(y, "float")
+    for vector, matrix in ((a, b), (b, a)):
+        other = [c for c in _columns(matrix) if c != axis]
+        if len(other) == 1 and len(_columns(matrix)) == 2:
+            _check_vector(vector, matrix)
+            return make("project", vector, matrix, contract=axis, result=other[0])
+    return make("dot", a, b, axis=axis)
+
+
+def _check_vector(x: Node, matrix: Node) -> None:
+    if len(feature_axes(x)) > 1:
+        raise AxisError(
+            "a product of two matrices",
+            where=here(),
+            cause=f"{brief(x)} has the feature axes [{names(feature_axes(x))}], {brief(matrix)} is a matrix",
+            cure="multiply them before the call and pass the product, or write (q @ A) @ B",
+        )
 
 
 def matmul(x: Any, y: Any) -> Expr:
@@ -320,4 +332,5 @@ def _project(a: Node, b: Node, columns: tuple[str, ...]) -> Expr:
             cause=f"{name} has the axes {columns}",
             cure="index its leading axes first: W[h]",
         )
+    _check_vector(a, b)
     return make("project", convert(a, "float"), convert(b, "float"), contract=first, result=columns[1])

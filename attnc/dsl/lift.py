@@ -61,7 +61,10 @@ def lift(x: Any) -> Node:
     if hasattr(x, "__array__") or hasattr(x, "__dlpack__") or isinstance(x, (list, tuple)):
         raise captured_array(x)
     if x is None:
-        cause, cure = "an optional operand that was not passed is None", "ask first: if bias is not None: s = s + bias[j]"
+        cause, cure = (
+            "an optional operand that was not passed is None",
+            "ask first: if bias is not None: s = s + bias[j]",
+        )
     else:
         cause, cure = f"{x!r} is neither a traced value nor a number", "use traced values, operands and Python numbers"
     raise TraceError(f"{type(x).__name__} inside a formula", where=here(), cause=cause, cure=cure)

@@ -6,7 +6,8 @@ from typing import Any, NoReturn
 
 from attnc.dsl.place import here, is_indexing
 from attnc.errors import MethodError, TraceError
-from attnc.ir.graph import Node, node, rebuild, topological
+from attnc.ir.graph import Node
+from attnc.ir.text import expression
 
 __all__ = ["Opaque", "brief", "captured_array", "here", "refuse_function"]
 
@@ -31,18 +32,8 @@ _SPELLING = {
 
 
 def brief(x: Node) -> str:
-    """The expression as the user would write it; operands that are long, or deep, are cut to `...`."""
-    size: dict[Node, int] = {}
-    for y in topological([x]):
-        size[y] = 1 + sum(size[operand] for operand in y.operands)
-    if size[x] <= _LONG:
-        return repr(x)
-    most = _LONG // len(x.operands)
-    short = [
-        operand if size[operand] <= most else node("value", name="...", axes=tuple(operand.axes), kind=operand.dtype)
-        for operand in x.operands
-    ]
-    return repr(rebuild(x, short))
+    """The expression as the user would write it; what is long or deep in it is `...`."""
+    return expression(x, budget=_LONG)
 
 
 def captured_array(x: Any = None) -> TraceError:

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from attnc.dsl.place import here
 from attnc.dsl.source import defined, parameter
-from attnc.errors import AttncError, Location, OperandError, RoleError
+from attnc.errors import AttncError, OperandError, RoleError
 from attnc.ir.ops import Kind
 
 ROLES = ("q", "k", "v", "b", "h", "i", "j")
+_CALL = ("self", "out", "return_lse", "layout")  # arguments of the call itself
 _KINDS: dict[Any, Kind] = {bool: "bool", int: "int", float: "float"}
 _MEANT = {
     "Q": "q", "K": "k", "V": "v", "query": "q", "key": "k", "value": "v", "batch": "b", "head": "h", "B": "b", "H": "h",
@@ -130,8 +131,7 @@ def signature(function: Callable[..., Any]) -> Signature:
     try:
         parameters = inspect.signature(function, eval_str=True).parameters.values()
     except AttncError as error:  # a bad at.Tensor[...] in a string annotation
-        place = defined(function)
-        raise error.located(place if isinstance(place, Location) else None) from None
+        raise error.located(defined(function)) from None
     except (NameError, SyntaxError, AttributeError, TypeError) as error:
         raise OperandError(
             "an annotation cannot be read",
@@ -142,20 +142,22 @@ def signature(function: Callable[..., Any]) -> Signature:
     roles: list[str] = []
     operands: dict[str, Operand] = {}
     for x in parameters:
-        if x.kind is x.KEYWORD_ONLY:
-            operands[x.name] = _operand(x, function)
-        else:
-            _check_role(x, function)
-            roles.append(x.name)
+        try:
+            if x.kind is x.KEYWORD_ONLY:
+                operands[x.name] = _operand(x)
+            else:
+                _check_role(x)
+                roles.append(x.name)
+        except AttncError as error:
+            raise error.located(parameter(function, x.name)) from None
     return Signature(tuple(roles), operands)
 
 
-def _check_role(x: inspect.Parameter, function: Callable[..., Any]) -> None:
-    where, name = parameter(function, x.name), x.name
+def _check_role(x: inspect.Parameter) -> None:
+    name = x.name
     if x.kind in (x.VAR_POSITIONAL, x.VAR_KEYWORD):
         raise RoleError(
             f"{'*' if x.kind is x.VAR_POSITIONAL else '**'}{name} in a variant",
-            where=where,
             cause="roles and operands are known by their names",
             cure="list them: def variant(q, k, v, i, j, *, window: int)",
         )
@@ -163,32 +165,34 @@ def _check_role(x: inspect.Parameter, function: Callable[..., Any]) -> None:
         cure = f"if {name!r} is an operand, make it keyword-only: def variant(q, k, v, *, {name}: at.Tensor['h'])"
         raise RoleError(
             f"unknown role {name!r}",
-            where=where,
             cause="positional parameters are roles: q k v (feature vectors) and b h i j (batch, head, query, key)",
             cure=f"did you mean {_MEANT[name]!r}? Else {cure}" if name in _MEANT else cure,
         )
     if x.default is not x.empty:
         raise RoleError(
             f"role {name!r} has a default",
-            where=where,
             cause="roles stand for the current pair; nobody passes them",
             cure=f"remove the default; an operand is keyword-only and has another name than {name!r}",
         )
 
 
-def _operand(x: inspect.Parameter, function: Callable[..., Any]) -> Operand:
-    where, name, annotation, default = parameter(function, x.name), x.name, x.annotation, x.default
+def _operand(x: inspect.Parameter) -> Operand:
+    name, annotation, default = x.name, x.annotation, x.default
     if name in ROLES:
         raise RoleError(
             f"role {name!r} as a keyword",
-            where=where,
             cause="q k v b h i j are roles",
             cure="make it positional, or give the operand another name",
+        )
+    if name in _CALL:
+        raise OperandError(
+            f"operand {name!r}",
+            cause=f"{name}= is an argument of every call, so it would never reach the formula",
+            cure=f"give the operand another name, for instance {name}_",
         )
     if annotation is x.empty:
         raise OperandError(
             f"operand {name!r} without annotation",
-            where=where,
             cause="the annotation says what it is: a number, a constant that unrolls, or an array with named axes",
             cure=f"{name}: float (or int, bool), {name}: at.Const[int], or {name}: at.Tensor['h']",
         )
@@ -203,14 +207,12 @@ def _operand(x: inspect.Parameter, function: Callable[..., Any]) -> Operand:
     if kind is None:
         raise OperandError(
             f"operand {name!r} annotated {annotation!r}",
-            where=where,
             cause="operands are float, int, bool, at.Const[...] or at.Tensor[...]",
             cure=f"{name}: at.Tensor['b', 'j'] for an array; its axes are names",
         )
     if default is not x.empty and default is not None and not fits(kind, default):
         raise OperandError(
             f"operand {name!r} has the default {default!r}",
-            where=where,
             cause=f"it is annotated {annotation.__name__}",
             cure=f"annotate it {type(default).__name__}, or change the default",
         )

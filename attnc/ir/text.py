@@ -10,6 +10,8 @@ _INFIX = {
     "lt": ("<", 0), "le": ("<=", 0), "eq": ("==", 0), "ne": ("!=", 0),
 }  # fmt: skip
 _PREFIX = {"neg": "-", "not": "~"}
+LONGEST = 300  # nodes of a written expression
+BRIEF = 20  # in a sentence
 _LEAVES = ("role", "index", "scalar", "extent", "value")
 
 
@@ -30,24 +32,46 @@ def label(x: Node) -> str:
     return f"project[{x['contract']}->{x['result']}]" if x.op == "project" else x.op
 
 
-def expression(x: Node, level: int = 0) -> str:
-    """The expression as the user would write it."""
+def expression(x: Node, level: int = 0, budget: int = LONGEST) -> str:
+    """The expression as the user would write it; parts beyond `budget` nodes are `...` (as trees, graphs are exponential)."""
     if x.op == "const" or x.op in _LEAVES:
         return label(x)
+    sizes = tree_sizes(x)
+    return _expression(x, level, budget, sizes)
+
+
+def tree_sizes(x: Node) -> dict[Node, int]:
+    """How many nodes each node under x has when it is written out."""
+    sizes: dict[Node, int] = {}
+    for y in topological([x]):
+        sizes[y] = 1 + sum(sizes[operand] for operand in y.operands)
+    return sizes
+
+
+def _expression(x: Node, level: int, budget: int, sizes: dict[Node, int]) -> str:
+    if x.op == "const" or x.op in _LEAVES:
+        return label(x)
+    if budget < 2 and x.operands:
+        return "..."
+    share = budget - 1 if sizes[x] <= budget else (budget - 1) // max(len(x.operands), 1)
+
+    def text(operand: Node, strength: int = 0) -> str:
+        return _expression(operand, strength, share, sizes)
+
     if x.op in _INFIX:
         sign, strength = _INFIX[x.op]
-        text = f"{expression(x.operands[0], strength)} {sign} {expression(x.operands[1], strength + 1)}"
-        return f"({text})" if strength < level or (strength == 0 and level) else text
+        pair = f"{text(x.operands[0], strength)} {sign} {text(x.operands[1], strength + 1)}"
+        return f"({pair})" if strength < level or (strength == 0 and level) else pair
     if x.op in _PREFIX:
-        return f"{_PREFIX[x.op]}{expression(x.operands[0], 7)}"
+        return f"{_PREFIX[x.op]}{text(x.operands[0], 7)}"
     if x.op == "gather":
-        return f"{x['name']}[{', '.join(map(expression, x.operands))}]" if x.operands else str(x["name"])
+        return f"{x['name']}[{', '.join(map(text, x.operands))}]" if x.operands else str(x["name"])
     if x.op == "attend":
-        return f"({expression(x.operands[0], 6)} @ {expression(x.operands[1], 7)})"
+        return f"({text(x.operands[0], 6)} @ {text(x.operands[1], 7)})"
     if x.op == "softmax":
         names = ["", *(["where="] if x["masked"] else []), *(["sink="] if x["sink"] else [])]
-        return f"softmax({', '.join(n + expression(o) for n, o in zip(names, x.operands, strict=True))})"
-    return f"{label(x)}({', '.join(map(expression, x.operands))})"
+        return f"softmax({', '.join(n + text(o) for n, o in zip(names, x.operands, strict=True))})"
+    return f"{label(x)}({', '.join(map(text, x.operands))})"
 
 
 def listing(graph: Graph) -> str:

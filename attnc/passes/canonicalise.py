@@ -36,6 +36,12 @@ def simplify(x: Node) -> Node:
             return ops[1]
         if x.op == "or" and is_const(ops[1], True):
             return ops[1]
+        if x.op == "mul" and ops[1]["value"] == -1:
+            return node("neg", ops[0], loc=x.loc)
+    if x.op == "add" and ops[1].op == "neg":  # exact for floats too
+        return node("sub", ops[0], ops[1].operands[0], loc=x.loc)
+    if x.op == "add" and ops[0].op == "neg":
+        return node("sub", ops[1], ops[0].operands[0], loc=x.loc)
     if x.op in ("and", "or") and ops[0] == ops[1]:
         return ops[0]
     if x.op == "where":

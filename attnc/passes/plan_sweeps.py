@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from attnc.ir.graph import Graph, Node, topological
+from attnc.ir.text import BRIEF, expression
 from attnc.passes.expand import feature_axes, is_reduction
 from attnc.passes.separate import Inseparable, Term, product, separate
 
@@ -62,13 +63,16 @@ def plan_sweeps(graph: Graph) -> Plan:
         try:
             terms = _terms(x, unknown)
         except Inseparable as failure:
-            reasons.append(f"sweep {first + 1}: {x!r} waits for sweep {first}: {failure}")
+            where = f" ({x.loc})" if x.loc is not None else ""
+            reasons.append(
+                f"sweep {first + 1}: {expression(x, budget=BRIEF)}{where} waits for sweep {first}: {failure}"
+            )
             first += 1
             terms = _terms(x, frozenset())
         level[x] = first
         while len(sweeps) <= first:
             sweeps.append({})
-        pieces[x] = tuple(Piece(_accumulator(x, t, sweeps[first], first), t.d, t.u) for t in terms)
+        pieces[x] = tuple(Piece(_accumulator(x, t, sweeps, first), t.d, t.u) for t in terms)
     return Plan(graph, tuple(tuple(s.values()) for s in sweeps), pieces, tuple(reasons))
 
 
@@ -89,10 +93,10 @@ def _terms(x: Node, unknown: frozenset[Node]) -> list[Term]:
 
 
 def _outside(t: Term) -> Term:
-    """Feature vectors of the query leave the sum: sum_j w_j q = (sum_j w_j) q."""
+    """Row factors leave the sum, sum_j w_j q = (sum_j w_j) q: feature vectors, and finished sums with their exponents."""
     inside: Node | None = None
     for factor in _factors(t.k) if t.k is not None else []:
-        if feature_axes(factor) and "j" not in factor.axes:
+        if "j" not in factor.axes and (feature_axes(factor) or any(map(is_reduction, topological([factor])))):
             t = Term(t.e, t.k, t.d, product(t.u, factor))
         else:
             inside = product(inside, factor)
@@ -103,11 +107,15 @@ def _factors(x: Node) -> list[Node]:
     return [y for operand in x.operands for y in _factors(operand)] if x.op == "mul" else [x]
 
 
-def _accumulator(x: Node, t: Term, sweep: dict[tuple[object, ...], Accumulator], number: int) -> Accumulator:
+def _accumulator(x: Node, t: Term, sweeps: list[dict[tuple[object, ...], Accumulator]], number: int) -> Accumulator:
+    """The accumulator of a term in its sweep, named as in the papers: l for sums of weights, acc for sums of vectors."""
     how = "sum" if x.op == "attend" else str(x["how"])
     features = t.k is not None and bool(feature_axes(t.k))
     key = (how, t.e, t.k, x.op == "attend" and features)
+    sweep = sweeps[number]
     if key not in sweep:
         letter = how if how != "sum" else "acc" if features else "l"
-        sweep[key] = Accumulator(f"{letter}{number}_{len(sweep)}", how, t.e, t.k, x.op == "attend" and features)
+        count = sum(a.name.rstrip("0123456789") == letter for s in sweeps for a in s.values()) + 1
+        name = letter if count == 1 else f"{letter}{count}"
+        sweep[key] = Accumulator(name, how, t.e, t.k, x.op == "attend" and features)
     return sweep[key]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attnc.ir.graph import Node, const, node, topological
+from attnc.ir.text import BRIEF, expression
 from attnc.passes.canonicalise import is_const, simplify
 
 MAX_TERMS = 4
@@ -17,11 +18,11 @@ Unknown = frozenset[Node]
 
 
 class Inseparable(Exception):
-    """Why a reduction needs a further sweep: a code (CROSS, NONHOM, RANK, SIGN, THRESHOLD) and the node that causes it."""
+    """Why a reduction needs a further sweep: a code (CROSS, MONO, NONHOM, RANK, THRESHOLD) and the node that causes it."""
 
     def __init__(self, code: str, cause: Node) -> None:
         self.code, self.cause = code, cause
-        super().__init__(f"{code}: {cause!r}")
+        super().__init__(f"{code}, {expression(cause, budget=BRIEF)}")
 
 
 @dataclass(frozen=True, slots=True)

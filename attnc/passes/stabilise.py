@@ -30,22 +30,18 @@ def value(name: str, axes: tuple[str, ...], kind: str = "float") -> Node:
     return node("value", name=name, axes=axes, kind=kind)
 
 
-def exponent_name(sweep: int, e: Node, groups: dict[Node, int]) -> str:
-    """The name of the shared exponent of all sums over exp(e) in a sweep."""
-    return f"r{sweep}_{groups.setdefault(e, len(groups))}"
-
-
 class Stabiliser:
     """Rewrites row expressions over reductions into row expressions over accumulators."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.exponents: dict[Accumulator, str] = {}
+        groups: dict[tuple[int, Node], str] = {}
         for number, sweep in enumerate(plan.sweeps):
-            groups: dict[Node, int] = {}
             for a in sweep:
                 if a.e is not None:
-                    self.exponents[a] = exponent_name(number, a.e, groups)
+                    name = f"shift{len(groups) + 1}" if groups else "shift"
+                    self.exponents[a] = groups.setdefault((number, a.e), name)
         self._reads: dict[Node, bool] = {}
         self._scaled: dict[Node, Scaled] = {}
 
@@ -53,11 +49,21 @@ class Stabiliser:
         """x, free of j, as an expression over accumulators, exponents and leaves."""
         return expanded(self.scaled(x))
 
+    def pair(self, x: Node) -> Node:
+        """x, which varies over j, with the finished reductions in it as accumulators; powers are taken last."""
+        return expanded(self.scaled(x)) if self._depends(x) else x
+
     def scaled(self, x: Node) -> Scaled:
         """x as a scaled number."""
-        for y in topological([x]):
-            if y not in self._scaled and "j" not in y.axes:
-                self._scaled[y] = self._evaluate(y)
+        stack = [x]
+        while stack:
+            y = stack[-1]
+            inside = y.operands if self._depends(y) and y not in self.plan.pieces else ()
+            waiting = [o for o in inside if o not in self._scaled]
+            if waiting:
+                stack += waiting
+                continue
+            self._scaled[stack.pop()] = self._evaluate(y)
         return self._scaled[x]
 
     def accumulator(self, a: Accumulator) -> Scaled:
@@ -72,16 +78,17 @@ class Stabiliser:
     def _evaluate(self, x: Node) -> Scaled:
         if x in self.plan.pieces:
             return self._reduction(x)
-        if not self._depends(x):
-            return Scaled(x)
-        ops = [self.scaled(y) for y in x.operands if "j" not in y.axes]
+        if not self._depends(x):  # a power that joins a sum (a sink) is aligned before it is taken
+            return Scaled(const(1.0), x.operands[0]) if x.op == "exp" else Scaled(x)
+        ops = [self._scaled[y] for y in x.operands]
         rule = getattr(self, f"_{x.op}", None)
         result: Scaled | None = rule(x, ops) if rule is not None else None
         return result or Scaled(rebuild(x, [expanded(y) for y in ops]))
 
     def _depends(self, x: Node) -> bool:
         if x not in self._reads:
-            self._reads[x] = x in self.plan.pieces or any(self._depends(y) for y in x.operands)
+            for y in topological([x]):
+                self._reads[y] = y in self.plan.pieces or any(self._reads[o] for o in y.operands)
         return self._reads[x]
 
     def _reduction(self, x: Node) -> Scaled:

@@ -12,7 +12,6 @@ from attnc.dsl.place import here
 from attnc.dsl.signature import Operand, Signature, fits
 from attnc.errors import AttncError, DTypeError, GradientError, OperandError, ShapeError
 from attnc.interp import Inputs
-from attnc.ir.graph import Graph
 from attnc.ir.ops import INDEX_AXES, Kind
 from attnc.runtime.arrays import View, numpy_dtype, view
 
@@ -264,7 +263,11 @@ def _scalar(operand: Operand, value: Any) -> bool | int | float:
             f"operand {operand.name!r} is {type(value).__name__}{shape}",
             cause=f"it is declared {kind}",
             cure=f"pass a Python {kind}"
-            + (f"; for an array declare {operand.name}: at.Tensor['h']" if shape else f", or declare it otherwise than {kind}"),
+            + (
+                f"; for an array declare {operand.name}: at.Tensor['h']"
+                if shape
+                else f", or declare it otherwise than {kind}"
+            ),
         )
     number: bool | int | float = value
     if isinstance(number, int) and not -(2**63) <= number < 2**63:
@@ -327,27 +330,3 @@ def _feature_extents(signature: Signature, values: Mapping[str, Any], known: dic
                 if axis not in INDEX_AXES and axis != "g" and known.setdefault(axis, n) != n:
                     clashing.add(axis)
     return {axis: n for axis, n in known.items() if axis not in clashing}
-
-
-def check_features(graph: Graph, bound: Bound) -> None:
-    """Every feature axis has one extent, whichever operands bring it in.
-
-    Axes that the formula indexes away (`table[i - j]`) are free: two tables over 'n' may differ in length.
-
-    Raises:
-        ShapeError: two operands disagree about an axis that the formula uses as features of both.
-    """
-    seen: dict[str, tuple[int, str]] = {}
-    for x in graph.nodes():
-        if x.op != "gather" or not x["features"]:
-            continue
-        shape = bound.inputs.operands[x["name"]].shape[len(x.operands) :]
-        for axis, n in zip(x["features"], shape, strict=True):
-            before, other = seen.setdefault(axis, (n, x["name"]))
-            if before != n:
-                raise ShapeError(
-                    f"operands {other!r} and {x['name']!r} disagree about the feature axis {axis!r}",
-                    where=here(),
-                    cause=f"{other!r} has {before} entries along {axis!r}, {x['name']!r} has {n}",
-                    cure="give both the same extent, or name the axes apart",
-                )

@@ -89,6 +89,6 @@ def _overlaps(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> bool:
     if not np.may_share_memory(x, y):
         return False
     try:
-        return bool(np.shares_memory(x, y, max_work=_WORK))
+        return bool(np.shares_memory(x, y, max_work=_WORK))  # type: ignore[arg-type]  # any limit is allowed
     except np.exceptions.TooHardError:
         return True

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from attnc.ir.graph import Node, const, node
 from attnc.passes.bound import bound
 from attnc.passes.canonicalise import is_const
+from attnc.passes.expand import MASKED
 from attnc.passes.fold import fold_node
 from attnc.passes.plan_sweeps import Accumulator
 
@@ -40,7 +41,8 @@ def conditions(x: Node | None, nothing: float) -> list[Node]:
     if is_const(no, nothing):
         return [*conjuncts(c), *conditions(yes, nothing)]
     if is_const(yes, nothing):
-        return [fold_node(node("not", c)), *conditions(no, nothing)]
+        low = c.op == "le" and is_const(c.operands[1], MASKED)  # a score can always be -inf: no mask of the user's
+        return [*([] if low else [fold_node(node("not", c))]), *conditions(no, nothing)]
     return []
 
 

@@ -40,6 +40,7 @@ class Scope:
         self.keys: list[Statement] | None = None
         self.local_names = names
         self.local: dict[Node, Node] = {}
+        self.hoisted: dict[Node, Node] = {}
 
     def inside(self) -> Scope:
         """The scope of one body of a sweep: row statements still go outside it."""
@@ -140,7 +141,7 @@ class Scope:
             body = node("mul", body, other)
 
         def make() -> tuple[Statement, Node]:
-            graph = self._split(body) if found == "ij" else body
+            graph = self._split(body, {}) if found == "ij" else body
             name = self.local_names.fresh("S" if "i" in found else "col") if "j" in found else self.names.fresh("row")
             axes = found or "i"
             return FeatureReduce(name, axes, how, axis, graph), value(name, ("b", "h", *axes), x.dtype)
@@ -156,8 +157,13 @@ class Scope:
 
         return self.place(node("dot", rows, keys, axis=axis), make)
 
-    def _split(self, x: Node) -> Node:
+    def _split(self, x: Node, done: dict[Node, Node]) -> Node:
         """The body of a feature reduction over loaded features: what belongs to one side is loaded as a whole."""
+        if x not in done:
+            done[x] = self._split_new(x, done)
+        return done[x]
+
+    def _split_new(self, x: Node, done: dict[Node, Node]) -> Node:
         if x.op in LEAVES or x.op == "gather":
             if x.op == "gather" and feature_axes(x) and sides(x):
                 return self.features(x)
@@ -166,15 +172,16 @@ class Scope:
             return self.features(x)
         if not feature_axes(x):
             return self.hoist(x)
-        return rebuild(x, [self._split(y) for y in x.operands])
+        return rebuild(x, [self._split(y, done) for y in x.operands])
 
     def hoist(self, x: Node) -> Node:
         """Row expressions inside a pair expression become row statements, computed once per tile of rows."""
         if x.op in LEAVES or not x.operands or "i" not in x.axes:
             return x
-        if sides(x) == "i" and not feature_axes(x):
-            return self.row(x)
-        return rebuild(x, [self.hoist(y) for y in x.operands])
+        if x not in self.hoisted:
+            alone = sides(x) == "i" and not feature_axes(x)
+            self.hoisted[x] = self.row(x) if alone else rebuild(x, [self.hoist(y) for y in x.operands])
+        return self.hoisted[x]
 
     def row(self, x: Node) -> Node:
         """The leaf of a row expression."""

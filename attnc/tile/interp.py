@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from attnc.interp import ELEMENTWISE, Array, Inputs, Interpreter, Value, align, canonical, contract
-from attnc.ir.graph import Node, node
+from attnc.ir.graph import Node, node, topological
 from attnc.passes.bound import corner
 from attnc.passes.stabilise import value
 from attnc.tile.program import (
@@ -25,6 +25,7 @@ from attnc.tile.program import (
     SetRow,
     Statement,
     Store,
+    graphs,
 )
 
 Rules = Mapping[str, Callable[..., Any]]
@@ -45,15 +46,28 @@ def run(
     tile: rows and keys of a tile. rules: replacements for entries of `attnc.interp.ELEMENTWISE`.
     """
     x = inputs.extents
+    features = {**x, **_feature_extents(program, inputs)}
     parts: dict[tuple[int, int, int, int], Array] = {}
     stores = [s for s in program.steps if isinstance(s, Store)]
     for b, h, i0 in itertools.product(range(x["batch"]), range(x["heads"]), range(0, x["q_len"], tile[0])):
-        item = _Item(inputs, np.dtype(dtype), (b, h), (i0, min(i0 + tile[0], x["q_len"])), tile[1], rules)
+        rows = (i0, min(i0 + tile[0], x["q_len"]))
+        item = _Item(inputs, np.dtype(dtype), (b, h), rows, tile[1], rules, features)
         for step in program.steps:
             item.step(step)
         for s in stores:
             parts[s.index, b, h, i0] = item.outputs[s.index]
     return [_assemble(parts, s.index, x, tile[0]) for s in stores]
+
+
+def _feature_extents(program: Program, inputs: Inputs) -> dict[str, int]:
+    """Extents of the feature axes that operands bring in."""
+    nodes = topological(g for s in program.statements() for g in graphs(s))
+    tables = [x for x in nodes if x.op == "gather" and x["features"]]
+    return {
+        axis: n
+        for x in tables
+        for axis, n in zip(x["features"], np.shape(inputs.operands[x["name"]])[-len(x["features"]) :], strict=True)
+    }
 
 
 def _assemble(parts: Mapping[tuple[int, int, int, int], Array], index: int, x: Mapping[str, int], rows: int) -> Array:
@@ -77,10 +91,11 @@ class _Item:
         rows: tuple[int, int],
         keys: int,
         rules: Rules | None,
+        features: Mapping[str, int],
     ) -> None:
         self.inputs, self.dtype, self.rows, self.tile = inputs, dtype, rows, keys
         self.rules = {**ELEMENTWISE, **(rules or {})}
-        self.extents = inputs.extents
+        self.extents, self.features = inputs.extents, features
         self.b, self.h = head
         self.values: dict[str, Value] = {}
         self.outputs: dict[int, Array] = {}
@@ -133,7 +148,7 @@ class _Item:
         rows = self.rows[1] - self.rows[0]
         for s in keys.states:
             kind = KINDS.get(s.kind, self.dtype)
-            shape = (1, 1, rows) if s.feature is None else (1, 1, rows, 1)
+            shape = (1, 1, rows) if s.feature is None else (1, 1, rows, self.features[s.feature])
             axes = ("b", "h", "i") if s.feature is None else ("b", "h", "i", s.feature)
             self.values[s.name] = Value(np.full(shape, s.initial, kind), axes)
         length = self.extents["kv_len"]
@@ -178,7 +193,7 @@ class _Item:
 
     def _size(self, feature: str, x: Value) -> int:
         shown: int = x.data.shape[-1]
-        return max(self.extents.get(feature, 1), shown)
+        return max(self.features.get(feature, 1), shown)
 
     def _over_keys(self, s: Reduce) -> Value:
         x = self.evaluate(s.graph, "ij")

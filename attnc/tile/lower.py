@@ -10,7 +10,7 @@ from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
-from attnc.tile.classes import Classes, classify
+from attnc.tile.classes import Classes, classify, needs
 from attnc.tile.features import Names, Scope, sides
 from attnc.tile.program import (
     Dot,
@@ -66,13 +66,6 @@ class _Lowering:
             stores.append(Store(index, features[0] if features else None, graph))
         return Program(self.plan.graph.name, _alive((*self.steps, *stores)), self.plan.reasons)
 
-    def _finished(self, x: Node) -> Node:
-        """x, a sweep's exponent or factor, with the reductions of earlier sweeps as values of accumulators."""
-        replacement = {
-            y: self.stabiliser.row(y) for y in topological([x]) if y in self.plan.pieces and "j" not in y.axes
-        }
-        return substitute([x], replacement)[0]
-
     def _sweep(self, number: int, sweep: tuple[Accumulator, ...]) -> list[Step]:
         rows: list[Statement] = []
         scope = Scope(self.names, rows, self.known)
@@ -85,12 +78,13 @@ class _Lowering:
             full = self._body(scope.inside(), sweep, exponents, dict.fromkeys(classes.decided, const(True)))
             if classes.certain.op == "const" and classes.certain["value"]:
                 partial = ()
-        elif not any(_masks(a) for a in sweep):
+        elif not any(map(needs, sweep)):
             full, partial = partial, ()
         classes = Classes(classes.possible, classes.certain if full else const(False), classes.decided)
         states = [State(_running(name), -math.inf, "float") for name in exponents.values()]
         states += [_state(a) for a in sweep]
-        keys = Keys(number, tuple(states), classes.possible, classes.certain, full, partial)
+        undecided = any(c not in classes.decided for a in sweep for c in needs(a))
+        keys = Keys(number, tuple(states), classes.possible, classes.certain, full, partial, undecided)
         shifts: list[Step] = [RowMap(name, shift(row(_running(name)))) for name in exponents.values()]
         return [*rows, keys, *shifts]  # type: ignore[list-item]
 
@@ -123,8 +117,7 @@ class _Lowering:
     def _prepare(self, scope: Scope, x: Node, true: dict[Node, Node]) -> Node:
         """x as an elementwise graph over pair tiles, columns and hoisted rows."""
         (x,) = substitute([x], true)
-        x = self._finished(x)
-        x = scope.lower(_folded(x))
+        x = scope.lower(_folded(self.stabiliser.pair(x)))
         if feature_axes(x):
             raise UnsupportedError(
                 "a feature vector where a number per pair is needed",
@@ -144,7 +137,8 @@ class _Lowering:
         out.append(RowMap(new, op("maximum", old, row(top))))
         rho, alpha, weight = fresh("rho"), fresh("alpha"), fresh("P")
         out.append(RowMap(rho, shift(row(new))))
-        out.append(RowMap(alpha, node("exp", node("sub", old, row(rho)))))
+        # a weight, not exp: it never underflows to 0, which would make NaN of an infinity that is already summed
+        out.append(RowMap(alpha, node("weight", node("sub", old, row(rho)))))
         out.append(SetRow(state, row(new)))
         out.append(Map(weight, node("weight", node("sub", pair, row(rho)))))
         return value(weight, PAIR), alpha
@@ -188,7 +182,6 @@ class _Lowering:
                 cure="sum them, or reduce a number per pair",
             )
         (k,) = substitute([a.k], true)
-        k = scope.lower(_folded(self._finished(k)))
         pair, vector = _split(k)
         if vector is None or "i" in vector.axes:
             raise UnsupportedError(
@@ -197,7 +190,7 @@ class _Lowering:
                 cause=f"{a.k!r} is no product of a weight [i j] and values [j {feature}]",
                 cure="keep the weights and the values apart: weights @ v",
             )
-        factor = scope.hoist(pair) if pair is not None else None
+        factor = self._prepare(scope, pair, true) if pair is not None else None
         term = w if factor is None else factor if w is None else node("mul", w, factor)
         if term is None:
             term = const(1.0)
@@ -205,7 +198,7 @@ class _Lowering:
             name = scope.local_names.fresh("P")
             out.append(Map(name, term))
             term = value(name, PAIR)
-        values = scope.features(vector)
+        values = scope.features(scope.lower(_folded(self.stabiliser.pair(vector))))
         return DotAcc(a.name, term["name"], values["name"], feature, scale, a.skip_zero)
 
 
@@ -244,14 +237,8 @@ def _times(a: Node | None, b: Node | None) -> Node | None:
     return a if b is None else b if a is None else op("mul", a, b)
 
 
-def _masks(a: Accumulator) -> bool:
-    from attnc.tile.classes import needs
-
-    return bool(needs(a))
-
-
 def _running(exponent: str) -> str:
-    return "m" + exponent.removeprefix("r")
+    return "m" + exponent.removeprefix("shift")
 
 
 def _state(a: Accumulator) -> State:

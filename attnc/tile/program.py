@@ -111,7 +111,8 @@ class Keys:
     """One sweep over the tiles of keys.
 
     A tile is skipped unless `possible`; where `certain`, `full` runs, else `partial`. Both are scalar graphs over the corners
-    i0, i1, j0, j1. `full` is empty where nothing can be certain, `partial` where everything is.
+    i0, i1, j0, j1. `full` is empty where nothing can be certain, `partial` where everything is. `open`: masks that no corner
+    decides are still evaluated in `full`.
     """
 
     number: int
@@ -120,6 +121,7 @@ class Keys:
     certain: Node
     full: tuple[Statement, ...]
     partial: tuple[Statement, ...]
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)

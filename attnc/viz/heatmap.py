@@ -92,13 +92,6 @@ def _label(axes: Axes, rows: Sequence[str] | None, columns: Sequence[str] | None
     axes.label_outer()
 
 
-def weights_of(variant: Any, q: Any, k: Any, operands: Mapping[str, Any] | None = None) -> np.ndarray[Any, Any]:
-    """The attention matrix (B, Hq, Lq, Lk) of q (B, Hq, Lq, D) and k (B, Hkv, Lk, D): the variant's output for V = identity."""
-    n = k.shape[-2]
-    identity = np.broadcast_to(np.eye(n, dtype=k.dtype), (*k.shape[:-1], n))
-    return np.asarray(variant.reference(q, k, identity, **(operands or {})))
-
-
 def variant_weights(
     variant: Any,
     operands: Mapping[str, Any] | None = None,
@@ -115,7 +108,7 @@ def variant_weights(
     rng = np.random.default_rng(0)
     q, k = (rng.standard_normal((1, h, n, 4)) for h, n in ((heads, q_len), (kv_heads or heads, kv_len)))
     arrays = {name: np.asarray(x) if isinstance(x, list) else x for name, x in (operands or {}).items()}
-    return relative(weights_of(variant, q / 2, k, arrays)[0])
+    return relative(variant.weights(q / 2, k, **arrays)[0])
 
 
 def mask_picture(

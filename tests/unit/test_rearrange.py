@@ -55,16 +55,16 @@ def inside(buffer: np.ndarray, rows: int, columns: int) -> np.ndarray:
 @pytest.mark.parametrize("stored", FORMATS)
 def test_rows_become_lanes_and_come_back(stored: str, dtype: str, width: int | None) -> None:
     T, S = KINDS[dtype] if width is None else vec(KINDS[dtype], width), storage(stored)
-    size, stored_size = np.dtype(dtype).itemsize, numpy_dtype(stored).itemsize
+    size = np.dtype(dtype).itemsize
     pack_rows, unpack_rows = rearrange.pack_rows, rearrange.unpack_rows
 
     @compiled
     def pack(target: int, pitch: int, source: int, step: int, rows: int, lanes: int, features: int) -> None:
-        pack_rows(T, target, pitch, size, source, step, S, stored_size, rows, lanes, features)
+        pack_rows(T, target, pitch, source, step, S, rows, lanes, features)
 
     @compiled
     def unpack(target: int, step: int, source: int, pitch: int, rows: int, features: int) -> None:
-        unpack_rows(T, target, step, S, stored_size, source, pitch, size, rows, features)
+        unpack_rows(T, target, step, S, source, pitch, rows, features)
 
     rng = np.random.default_rng(6)
     block = width or host_width(size)
@@ -138,8 +138,8 @@ from attnc.backends.cpu.vector import vec
 F, T, S = vec(float32, 4), float32, storage("bfloat16")
 def kernel(args, worker):
     fill(F, args + 4096, 19, 256, 16, 16)
-    pack_rows(T, args + 4096, 256, 4, args, 38, S, 2, worker, 64, 19)
-    unpack_rows(T, args + 12288, 38, S, 2, args + 4096, 256, 4, worker, 19)
+    pack_rows(T, args + 4096, 256, args, 38, S, worker, 64, 19)
+    unpack_rows(T, args + 12288, 38, S, args + 4096, 256, worker, 19)
     widen(F, args + 16384, 80, 4, args, 38, S, 2, worker, 19, 4)
 """
     loaded = load_object(compile_object(source, "<rearranged>", "kernel"), "kernel")
@@ -202,8 +202,8 @@ T = float32
         size = numpy_dtype(name).itemsize
         source += f"    if worker == {k}:\n"
         user, scratch = f"a, features * {size}", "b, lanes * 4"
-        source += f"        pack_rows(T, {scratch}, 4, {user}, AS_{name}, {size}, rows, lanes, features)\n"
-        source += f"        unpack_rows(T, {user}, AS_{name}, {size}, {scratch}, 4, rows, features)\n"
+        source += f"        pack_rows(T, {scratch}, {user}, AS_{name}, rows, lanes, features)\n"
+        source += f"        unpack_rows(T, {user}, AS_{name}, {scratch}, rows, features)\n"
     (tmp_path / "kernel.o").write_bytes(compile_object(source, "<fenced>", "kernel"))
     command = [sys.executable, "-c", FENCED, str(tmp_path / "kernel.o")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -216,7 +216,7 @@ def test_unusable_types_are_refused() -> None:
     def run(T: Any, stored: Any) -> None:
         @numba.njit
         def pack(x: int) -> None:
-            pack_rows(T, x, 4, 4, x, 4, stored, 4, 1, 1, 1)
+            pack_rows(T, x, 4, x, 4, stored, 1, 1, 1)
 
         pack(0)
 

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 import attnc as at
 from attnc import variants
 from attnc.errors import AttncError, ShapeError
-from attnc.viz.heatmap import MASKED_COLOUR, NAN_COLOUR, heatmap, mask_picture, variant_weights, weights_of
+from attnc.viz.heatmap import MASKED_COLOUR, NAN_COLOUR, heatmap, mask_picture, variant_weights
 from attnc.viz.text import text
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "alignment.py"
@@ -117,7 +117,7 @@ def test_text_shades_each_row_by_its_largest_weight():
 def test_weights_are_the_output_for_the_identity():
     rng = np.random.default_rng(0)
     q, k, v = rng.standard_normal((2, 4, 5, 8)), rng.standard_normal((2, 2, 7, 8)), rng.standard_normal((2, 2, 7, 3))
-    w = weights_of(variants.sliding_window, q, k, {"window": 3})
+    w = variants.sliding_window.weights(q, k, window=3)
     assert w.shape == (2, 4, 5, 7)
     out = variants.sliding_window.reference(q, k, v, window=3)
     np.testing.assert_allclose(w @ np.repeat(v, 2, axis=1), out, rtol=0, atol=1e-13)
@@ -155,7 +155,7 @@ def test_every_variant_draws_itself(name, tmp_path, monkeypatch, capsys):
 def test_the_learned_alignment_is_the_translation(alignment):
     model = alignment.Model.learn(alignment.CORPUS)
     english, french = alignment.words(alignment.ENGLISH), alignment.words(alignment.FRENCH)
-    weights = model.align(alignment.ENGLISH, alignment.FRENCH, alignment.luong.reference)
+    weights = model.align(alignment.ENGLISH, alignment.FRENCH)
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
     found = [(word, english[row.argmax()]) for word, row in zip(french, weights, strict=True)]
     assert found == [
@@ -170,10 +170,10 @@ def test_the_learned_alignment_is_the_translation(alignment):
 def test_the_alignment_comes_out_of_the_sentences(alignment):
     """Where every English sentence stands beside the next one's translation, the same learning aligns little."""
     model = alignment.Model.learn(alignment.CORPUS)
-    weights = model.align(alignment.ENGLISH, alignment.FRENCH, alignment.luong.reference)
+    weights = model.align(alignment.ENGLISH, alignment.FRENCH)
     pairs = [line.split("|") for line in alignment.CORPUS.strip().splitlines()]
     shifted = "\n".join(f"{e}|{f}" for (e, _), (_, f) in zip(pairs, pairs[7:] + pairs[:7], strict=True))
-    other = alignment.Model.learn(shifted).align(alignment.ENGLISH, alignment.FRENCH, alignment.luong.reference)
+    other = alignment.Model.learn(shifted).align(alignment.ENGLISH, alignment.FRENCH)
     assert (other.argmax(axis=1) == weights.argmax(axis=1)).sum() <= 7
 
 
@@ -187,9 +187,7 @@ def test_luong_is_its_formula(alignment):
     np.testing.assert_allclose(out, e @ v / e.sum(-1, keepdims=True), rtol=0, atol=1e-13)
 
 
-def test_the_example_prints_and_draws(alignment, tmp_path, monkeypatch, capsys):
-    align = alignment.Model.align
-    monkeypatch.setattr(alignment.Model, "align", lambda self, e, f: align(self, e, f, alignment.luong.reference))
+def test_the_example_prints_and_draws(alignment, tmp_path, capsys):
     alignment.main(tmp_path / "a.png")
     printed = capsys.readouterr().out
     assert "zone -> area" in printed and "européenne ░" in printed

@@ -132,6 +132,10 @@ class Context:
             self.places[name] = tile
         return self.places[name]
 
+    def integers(self, name: str) -> str:
+        """Scratch for one integer per key and query."""
+        return self.allocate(name, self.schedule.keys * self.schedule.rows * 8)
+
     def alias(self, name: str, other: str) -> str:
         """A pair tile in the memory of another one, which nothing reads any more."""
         self.pairs.append(name)

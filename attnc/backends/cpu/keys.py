@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnc.backends.cpu.context import SCALARS, SIZE, Context, Vectors
+from attnc.backends.cpu.context import LANES, SIZE, Context, Vectors
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.rows import COMBINE, anything, matrix_place, neutral, no_features
 from attnc.backends.spelling import Scope
@@ -87,17 +87,17 @@ def reduce(ctx: Context, s: FeatureReduce) -> None:
         ctx.out.line("j = j0 + jj")
         column = Scope(ctx.out.place(), no_features)
         total = ctx.names.fresh(s.name)
-        ctx.out.line(f"{total} = splat(F, {neutral(s.how, 'float')})")
+        kind = s.graph.dtype
+        ctx.out.line(f"{total} = splat({LANES[kind]}, {neutral(s.how, kind)})")
         for first in _chunks(ctx, s.feature):
             with ctx.out.block(_range(ctx, s.feature, first)):
                 spelling = Spelling(ctx, [ctx.item, column, Scope(ctx.out.place(), anything)], "features", first)
                 spelling.expect([s.graph])
                 text = spelling.vector(s.graph)
                 if first is not None:
-                    text = f"where(lt(iota(I, 0), {first}), {text}, {neutral(s.how, 'float')})"
+                    text = f"where(lt(iota(I, 0), {first}), {text}, {neutral(s.how, kind)})"
                 ctx.out.line(f"{total} = {COMBINE[s.how]}({total}, {text})")
         ctx.out.line(f"store({target} + jj * 8, reduce_{s.how}({total}))")
-    assert SCALARS[s.graph.dtype] == "T", "feature sums of keys are floats"
 
 
 def dot(ctx: Context, s: Dot) -> None:

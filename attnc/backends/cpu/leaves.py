@@ -5,7 +5,7 @@ from __future__ import annotations
 from attnc.backends.cpu.context import LANES, SCALARS, SIZE, Context
 from attnc.backends.spelling import Scope, Speller
 from attnc.errors import UnsupportedError
-from attnc.ir.graph import Node, const, node
+from attnc.ir.graph import Node
 from attnc.passes.expand import feature_axes
 
 LOG2E = 1.4426950408889634
@@ -41,12 +41,9 @@ class Spelling(Speller):
         self.ctx, self.lanes, self.first = ctx, lanes, first
 
     def spell(self, x: Node) -> str:
-        """The text of x; exp of a difference with a row goes through exp2 and one fused step."""
+        """The text of x; the weight of a difference with the running maximum, never above 0, takes a shorter power."""
         if x.op == "weight" and x.operands[0].op == "sub" and x not in self.scope(x).names:
-            a, b = x.operands[0].operands
-            if self.scope(b) is not self.scopes[-1]:
-                shift = self.spell(node("mul", b, const(-LOG2E)))
-                return f"exp2_weight(fma({self.spell(a)}, {LOG2E}, {shift}))"
+            return f"exp2_weight(mul({self.spell(x.operands[0])}, {LOG2E}))"
         return super().spell(x)
 
     def vector(self, x: Node) -> str:
@@ -96,6 +93,8 @@ class Spelling(Speller):
         ctx, name, kind = self.ctx, x["name"], x.dtype
         features = feature_axes(x)
         if "j" in x.axes and "i" in x.axes:
+            if kind == "int":
+                return f"load(I, {ctx.places[name]} + jj * {ctx.schedule.rows * 8} + {ctx.offset(kind)})"
             return f"load(F, {ctx.places[name]} + jj * {ctx.pitch} + o)"
         if features and "j" in x.axes:
             place = ctx.vectors[name]

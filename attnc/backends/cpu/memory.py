@@ -25,7 +25,7 @@ class Storage(types.Type):
 
 
 # name: (LLVM type in memory, bytes, how it converts)
-_FORMATS: dict[str, tuple[Any, int, str]] = {
+FORMATS: dict[str, tuple[Any, int, str]] = {
     "bool": (ir.IntType(8), 1, "bool"),
     "uint8": (ir.IntType(8), 1, "unsigned"),
     "int8": (ir.IntType(8), 1, "signed"),
@@ -41,28 +41,28 @@ _FORMATS: dict[str, tuple[Any, int, str]] = {
 
 def storage(name: str) -> Storage:
     """The token of the dtype NAME in memory: bool, uint8, int8..int64, float16, bfloat16, float32, float64."""
-    if name not in _FORMATS:
-        raise ValueError(f"no storage type {name!r}; there are {', '.join(_FORMATS)}")
+    if name not in FORMATS:
+        raise ValueError(f"no storage type {name!r}; there are {', '.join(FORMATS)}")
     return Storage(name)
 
 
-def _format(kind: Any) -> tuple[Any, int, str]:
+def storage_format(kind: Any) -> tuple[Any, int, str]:
     named = token(kind)
     if not isinstance(named, Storage):
         raise errors.TypingError(f"{named} is not a storage token")
-    return _FORMATS[named.dtype_name]
+    return FORMATS[named.dtype_name]
 
 
-def _native(kind: Any) -> str:
+def native_name(kind: Any) -> str:
     """The storage that holds values of a compute type unchanged."""
     return {types.boolean: "bool"}.get(element(kind), str(element(kind)))
 
 
-def _wide(memory_type: Any, width: int | None) -> Any:
+def memory_type_of(memory_type: Any, width: int | None) -> Any:
     return memory_type if width is None else ir.VectorType(memory_type, width)
 
 
-def _decode(builder: Any, raw: Any, form: tuple[Any, int, str], dtype: Any, width: int | None) -> Any:
+def decode(builder: Any, raw: Any, form: tuple[Any, int, str], dtype: Any, width: int | None) -> Any:
     """What was read from memory as lanes of dtype."""
     _, size, rule = form
     if rule in ("bool", "unsigned", "signed"):
@@ -82,10 +82,10 @@ def _decode(builder: Any, raw: Any, form: tuple[Any, int, str], dtype: Any, widt
     return cast(Lanes(builder, types.float32 if size == 4 else types.float64, width), raw, dtype)
 
 
-def _encode(builder: Any, value: Any, lanes: Lanes, form: tuple[Any, int, str]) -> Any:
+def encode(builder: Any, value: Any, lanes: Lanes, form: tuple[Any, int, str]) -> Any:
     """Lanes as the storage type."""
     memory_type, size, rule = form
-    target = _wide(memory_type, lanes.width)
+    target = memory_type_of(memory_type, lanes.width)
     if rule == "bool":
         return builder.zext(cast(lanes, value, types.boolean), target)
     if rule in ("unsigned", "signed"):
@@ -107,7 +107,7 @@ def _encode(builder: Any, value: Any, lanes: Lanes, form: tuple[Any, int, str]) 
     return builder.trunc(builder.lshr(kept, i.const(16)), target)
 
 
-def _pointer(builder: Any, address: Any, pointee: Any) -> Any:
+def typed_pointer(builder: Any, address: Any, pointee: Any) -> Any:
     return builder.inttoptr(address, pointee.as_pointer())
 
 
@@ -119,15 +119,15 @@ def _address(kind: Any) -> None:
 def _load_rule(result: Any, form: tuple[Any, int, str], signature: Any, count: bool) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         width = width_of(result)
-        memory = _wide(form[0], width)
+        memory = memory_type_of(form[0], width)
         address = convert(builder, args[1], sig.args[1], types.int64, None)
-        pointer = _pointer(builder, address, memory)
+        pointer = typed_pointer(builder, address, memory)
         if count:
             first = _first_lanes(builder, convert(builder, args[2], sig.args[2], types.int64, None), width)
             raw = _masked_load(builder, pointer, first, memory, form[1])
         else:
             raw = builder.load(pointer, align=form[1])
-        return _decode(builder, raw, form, element(result), width)
+        return decode(builder, raw, form, element(result), width)
 
     return result(*signature), codegen
 
@@ -136,9 +136,9 @@ def _store_rule(value: Any, form: tuple[Any, int, str], signature: Any, count: b
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         lanes = Lanes(builder, element(value), width_of(value))
         number = convert(builder, args[1], sig.args[1], lanes.dtype, lanes.width)
-        raw = _encode(builder, number, lanes, form)
+        raw = encode(builder, number, lanes, form)
         address = convert(builder, args[0], sig.args[0], types.int64, None)
-        pointer = _pointer(builder, address, raw.type)
+        pointer = typed_pointer(builder, address, raw.type)
         if count:
             first = _first_lanes(builder, convert(builder, args[2], sig.args[2], types.int64, None), lanes.width)
             _masked_store(builder, raw, pointer, first, form[1])
@@ -176,42 +176,42 @@ def _short(scalar: Any) -> str:
 def load(typingctx: Any, kind: Any, address: Any) -> Any:
     """The value of type `kind` at address; contiguous lanes, any alignment."""
     _address(address)
-    return _load_rule(token(kind), _FORMATS[_native(token(kind))], (kind, address), False)
+    return _load_rule(token(kind), FORMATS[native_name(token(kind))], (kind, address), False)
 
 
 @intrinsic
 def load_as(typingctx: Any, kind: Any, address: Any, stored: Any) -> Any:
     """The value at address, stored as `stored`, converted to `kind`."""
     _address(address)
-    return _load_rule(token(kind), _format(stored), (kind, address, stored), False)
+    return _load_rule(token(kind), storage_format(stored), (kind, address, stored), False)
 
 
 @intrinsic
 def load_first(typingctx: Any, kind: Any, address: Any, n: Any, stored: Any) -> Any:
     """The first n lanes at address, stored as `stored`; the others are 0 and their memory is not touched."""
     _address(address)
-    return _load_rule(token(kind), _format(stored), (kind, address, n, stored), True)
+    return _load_rule(token(kind), storage_format(stored), (kind, address, n, stored), True)
 
 
 @intrinsic
 def store(typingctx: Any, address: Any, value: Any) -> Any:
     """Writes value at address, contiguous lanes, any alignment; a boolean takes a byte."""
     _address(address)
-    return _store_rule(value, _FORMATS[_native(value)], (address, value), False)
+    return _store_rule(value, FORMATS[native_name(value)], (address, value), False)
 
 
 @intrinsic
 def store_as(typingctx: Any, address: Any, value: Any, stored: Any) -> Any:
     """Writes value at address in the format `stored`."""
     _address(address)
-    return _store_rule(value, _format(stored), (address, value, stored), False)
+    return _store_rule(value, storage_format(stored), (address, value, stored), False)
 
 
 @intrinsic
 def store_first(typingctx: Any, address: Any, value: Any, n: Any, stored: Any) -> Any:
     """Writes the first n lanes of value at address in the format `stored`."""
     _address(address)
-    return _store_rule(value, _format(stored), (address, value, n, stored), True)
+    return _store_rule(value, storage_format(stored), (address, value, n, stored), True)
 
 
 @intrinsic
@@ -247,7 +247,7 @@ def iota(typingctx: Any, kind: Any, start: Any) -> Any:
 def gather(typingctx: Any, kind: Any, base: Any, index: Any, stored: Any) -> Any:
     """base[index] for each lane of index (in elements; a scalar gives a scalar), as the lane type of `kind`."""
     _address(base)
-    form, width, dtype = _format(stored), width_of(index), element(token(kind))
+    form, width, dtype = storage_format(stored), width_of(index), element(token(kind))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         start = convert(builder, args[1], base, types.int64, None)
@@ -255,14 +255,14 @@ def gather(typingctx: Any, kind: Any, base: Any, index: Any, stored: Any) -> Any
         lanes = Lanes(builder, types.int64, width)
         addresses = builder.add(builder.mul(places, lanes.const(form[1])), lanes.splat(start))
         if width is None:
-            raw = builder.load(_pointer(builder, addresses, form[0]), align=form[1])
+            raw = builder.load(typed_pointer(builder, addresses, form[0]), align=form[1])
         else:
-            raw = ir.Constant(_wide(form[0], width), ir.Undefined)
+            raw = ir.Constant(memory_type_of(form[0], width), ir.Undefined)
             for k in range(width):
                 address = builder.extract_element(addresses, ir.Constant(I32, k))
-                one = builder.load(_pointer(builder, address, form[0]), align=form[1])
+                one = builder.load(typed_pointer(builder, address, form[0]), align=form[1])
                 raw = builder.insert_element(raw, one, ir.Constant(I32, k))
-        return _decode(builder, raw, form, dtype, width)
+        return decode(builder, raw, form, dtype, width)
 
     return shaped(dtype, width)(kind, base, index, stored), codegen
 
@@ -275,7 +275,7 @@ def fetch_add(typingctx: Any, address: Any, amount: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         place = convert(builder, args[0], address, types.int64, None)
         value = convert(builder, args[1], amount, types.int64, None)
-        return builder.atomic_rmw("add", _pointer(builder, place, I64), value, "seq_cst")
+        return builder.atomic_rmw("add", typed_pointer(builder, place, I64), value, "seq_cst")
 
     return types.int64(address, amount), codegen
 

@@ -136,7 +136,10 @@ class Pairs:
             deepest.expect([s.graph])
             ctx.out.line(f"{total} = {COMBINE[s.how]}({total}, {deepest.vector(s.graph)})")
         inner.names[value(s.name, PAIR, s.graph.dtype)] = total
-        if stored:
+        if stored and s.graph.dtype == "int":
+            place = ctx.integers(s.name)
+            ctx.out.line(f"store({place} + jj * {ctx.schedule.rows * 8} + {ctx.offset('int')}, {total})")
+        elif stored:
             ctx.out.line(f"store({ctx.pair(s.name)} + jj * {ctx.pitch} + o, {total})")
 
 

@@ -15,17 +15,17 @@ from numba.extending import register_jitable
 
 from attnc.backends.cpu.lanes import I32, Lanes, convert, element, is_float, token
 from attnc.backends.cpu.memory import (
-    _FORMATS,
-    _decode,
-    _encode,
-    _format,
-    _native,
-    _pointer,
-    _wide,
+    FORMATS,
+    decode,
+    encode,
     load_as,
     load_first,
+    memory_type_of,
+    native_name,
     splat,
+    storage_format,
     store,
+    typed_pointer,
 )
 from attnc.backends.cpu.vector import Vec, host_width
 
@@ -82,12 +82,12 @@ class Transposition:
         block = []
         for k in range(self.width):
             row = b.mul(_least(b, b.add(y, _int(k)), last), at["source_step"])
-            place = _pointer(b, b.add(column, row), _wide(self.read[0], lanes.width))
-            block.append(_decode(b, b.load(place, align=self.read[1]), self.read, self.dtype, lanes.width))
+            place = typed_pointer(b, b.add(column, row), memory_type_of(self.read[0], lanes.width))
+            block.append(decode(b, b.load(place, align=self.read[1]), self.read, self.dtype, lanes.width))
         start = b.add(b.add(at["target"], b.mul(y, _int(self.write[1]))), b.mul(x, at["target_step"]))
         for vector in _transposed(b, block, 128 // lanes.bits):
-            raw = _encode(b, vector, lanes, self.write)
-            b.store(raw, _pointer(b, start, raw.type), align=self.write[1])
+            raw = encode(b, vector, lanes, self.write)
+            b.store(raw, typed_pointer(b, start, raw.type), align=self.write[1])
             start = b.add(start, at["target_step"])
 
 
@@ -150,8 +150,10 @@ def _rule(operands: Sequence[Any], F: Any, read: Any, write: Any, order: Sequenc
     for n in (t.literal_value for t in counts if isinstance(t, types.IntegerLiteral)):
         while width > max(n, 1):
             width //= 2
-    native = _FORMATS[_native(dtype)]
-    transposition = Transposition(dtype, width, _format(read) if read else native, _format(write) if write else native)
+    native = FORMATS[native_name(dtype)]
+    transposition = Transposition(
+        dtype, width, storage_format(read) if read else native, storage_format(write) if write else native
+    )
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         values = [convert(builder, args[k], sig.args[k], types.int64, None) for k in order]
@@ -163,22 +165,21 @@ def _rule(operands: Sequence[Any], F: Any, read: Any, write: Any, order: Sequenc
 
 @intrinsic(prefer_literal=True)
 def pack_rows(
-    typingctx: Any, T: Any, target: Any, pitch: Any, size: Any, source: Any, step: Any, stored: Any, stored_size: Any,
-    rows: Any, lanes: Any, features: Any,
+    typingctx: Any, T: Any, target: Any, pitch: Any, source: Any, step: Any, stored: Any, rows: Any, lanes: Any,
+    features: Any,
 ) -> Any:  # fmt: skip
     """target[f][lane] = source[lane][f] for `lanes` lanes, of which those from `rows` on repeat the last row."""
-    operands = (T, target, pitch, size, source, step, stored, stored_size, rows, lanes, features)
-    return _rule(operands, T, stored, None, (1, 2, 4, 5, 8, 10, 9))
+    operands = (T, target, pitch, source, step, stored, rows, lanes, features)
+    return _rule(operands, T, stored, None, (1, 2, 3, 4, 6, 8, 7))
 
 
 @intrinsic(prefer_literal=True)
 def unpack_rows(
-    typingctx: Any, T: Any, target: Any, step: Any, stored: Any, stored_size: Any, source: Any, pitch: Any, size: Any,
-    rows: Any, features: Any,
+    typingctx: Any, T: Any, target: Any, step: Any, stored: Any, source: Any, pitch: Any, rows: Any, features: Any,
 ) -> Any:  # fmt: skip
     """target[row][f] = source[f][row]."""
-    operands = (T, target, step, stored, stored_size, source, pitch, size, rows, features)
-    return _rule(operands, T, None, stored, (1, 2, 5, 6, 9, 8, 9))
+    operands = (T, target, step, stored, source, pitch, rows, features)
+    return _rule(operands, T, None, stored, (1, 2, 4, 5, 7, 6, 7))
 
 
 @register_jitable

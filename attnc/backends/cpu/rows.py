@@ -34,9 +34,7 @@ def load(ctx: Context, s: Load) -> None:
         start = f"{ctx.word('q_p')} + b * {ctx.word('q_b')} + h * {ctx.word('q_h')} + i0 * {step}"
         ctx.out.line(f"{source} = {start}")
         lanes = f"nx * {ctx.schedule.width}"
-        ctx.out.line(
-            f"pack_rows(T, {target}, {ctx.pitch}, {ctx.size}, {source}, {step}, AS_{stored}, {SIZE[stored]}, ni, {lanes}, {n})"
-        )
+        ctx.out.line(f"pack_rows(T, {target}, {ctx.pitch}, {source}, {step}, AS_{stored}, ni, {lanes}, {n})")
     elif s.graph.op == "project":
         vector, matrix = s.graph.operands
         address, row = matrix_place(ctx, matrix)
@@ -149,9 +147,7 @@ def store(ctx: Context, s: Store) -> None:
     out = ctx.row_features(f"out{s.index}_rows", s.feature)
     with features(ctx, s.graph, n) as spelling:
         ctx.out.line(f"store({out} + f * {ctx.pitch} + o, {spelling.vector(s.graph)})")
-    ctx.out.line(
-        f"unpack_rows(T, {base}, {step}, AS_{stored}, {SIZE[stored]}, {out}, {ctx.pitch}, {ctx.size}, ni, {n})"
-    )
+    ctx.out.line(f"unpack_rows(T, {base}, {step}, AS_{stored}, {out}, {ctx.pitch}, ni, {n})")
 
 
 def leaf(name: str, kind: str = "float") -> Node:

@@ -1,0 +1,261 @@
+"""The command `attnc`: run, check, look at and measure variants."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import attnc
+from attnc.errors import AttncError
+
+app = typer.Typer(
+    help="attnc compiles attention variants. FILE is a Python file, or the name of a variant of the library.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cache_app = typer.Typer(help="The directory of compiled kernels.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+Target = Annotated[str, typer.Argument(metavar="FILE[:NAME]", help="A file, a variant in it, or a library variant.")]
+Stage = Literal["graph", "fused", "tile", "source"]
+Length = Annotated[int, typer.Option(help="Queries and keys.")]
+KeyLength = Annotated[int | None, typer.Option(help="Keys, where they are not as many as queries.")]
+Heads = Annotated[int, typer.Option(help="Query heads.")]
+KeyHeads = Annotated[int | None, typer.Option(help="Key heads, where fewer than query heads.")]
+Dim = Annotated[int, typer.Option(help="Head dim of q and k.")]
+ValueDim = Annotated[int | None, typer.Option(help="Head dim of v, where another.")]
+DType = Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")]
+Seed = Annotated[int, typer.Option(help="Of the random inputs.")]
+
+
+def main() -> None:
+    """The console script: errors of attnc are printed without a traceback, exit code 1."""
+    try:
+        app()
+    except AttncError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _print(text: str) -> None:
+    typer.echo(text)
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table, numbers on the right; as wide as its text where the output is no terminal."""
+    table = Table(title=title, title_justify="left")
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="left" if n == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    (console if console.is_terminal else Console(highlight=False, width=160)).print(table)
+
+
+@app.command()
+def run(
+    target: Target,
+    arguments: Annotated[list[str] | None, typer.Argument(help="For the file, as sys.argv[1:].")] = None,
+) -> None:
+    """Run a file as a script; or one variant (FILE:NAME, or of the library) on random inputs."""
+    from attnc.fuzz.targets import is_script, run_script
+
+    if is_script(target):
+        run_script(target, arguments or [])
+        return
+    import time
+
+    for variant, inputs, operands in _calls(target, 512, None, 8, None, 64, None, "float32", 0):
+        variant(*inputs, **operands)
+        start = time.perf_counter()
+        found = variant(*inputs, **operands)
+        seconds = time.perf_counter() - start
+        outputs = found if isinstance(found, tuple) else (found,)
+        shapes = ", ".join(f"{x.dtype} {x.shape}" for x in outputs)
+        _print(f"{variant.__name__}: {shapes} in {seconds * 1e3:.2f} ms; {variant.verify(*inputs, **operands)}")
+
+
+@app.command()
+def check(
+    target: Target,
+    everything: Annotated[bool, typer.Option("--all", help="Every combination: hours.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few small settings: a minute.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Verify variants on random inputs: by default a pairwise cover of head dims, lengths, dtypes, heads, strides, layouts."""
+    from attnc.fuzz.check import check as check_variant
+    from attnc.fuzz.check import settings
+    from attnc.fuzz.targets import variants
+
+    chosen = settings("all" if everything else "quick" if quick else "pairs")
+    failed = False
+    for variant in variants(target):
+        console = Console(stderr=True)
+        outcomes = check_variant(variant, chosen, seed)
+        seen = list(track(outcomes, variant.__name__, total=len(chosen), console=console, disable=not console.is_terminal))
+        wrong = [x for x in seen if x.ok is False]
+        refused = [x for x in seen if x.ok is None]
+        if wrong or refused:
+            rows = [[str(x.setting), "refused" if x.ok is None else f"{x.ratio:.2f}", x.text] for x in [*wrong, *refused]]
+            _table(variant.__name__, ["setting", "error / allowed", "what"], rows[:50])
+        worst = max((x.ratio for x in seen), default=0.0)
+        _print(
+            f"{variant.__name__}: {len(seen) - len(wrong) - len(refused)} of {len(seen)} ok, {len(wrong)} wrong, "
+            f"{len(refused)} refused, largest error {worst:.2f} of the allowed"
+        )
+        failed = failed or bool(wrong or refused)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _calls(
+    target: str, length: int, kv_length: int | None, heads: int, kv_heads: int | None, dim: int, value_dim: int | None,
+    dtype: str, seed: int,
+) -> list[tuple[Any, tuple[Any, ...], dict[str, Any]]]:  # fmt: skip
+    """The variants with random inputs and operands."""
+    import numpy as np
+
+    from attnc.fuzz.samples import Setting, arrays, operands
+    from attnc.fuzz.scribe import FLOATS
+    from attnc.fuzz.targets import variants
+
+    if dtype not in FLOATS:
+        raise AttncError(f"dtype {dtype!r}", cause="unknown", cure=f"one of {', '.join(FLOATS)}")
+    if heads % (kv_heads or heads):
+        raise AttncError(
+            f"{heads} heads, {kv_heads} key heads", cause="no whole group", cure="--heads a multiple of --kv-heads"
+        )
+    setting = Setting(dim, value_dim or dim, (length, kv_length or length), dtype, (heads, kv_heads or heads))
+    rng = np.random.default_rng(seed)
+    return [(x, arrays(setting, rng), operands(x, setting, rng)) for x in variants(target)]
+
+
+@app.command()
+def show(
+    target: Target, stage: Annotated[Stage, typer.Option(help="How far down the pipeline.")] = "graph", length: Length = 1024,
+    kv_length: KeyLength = None, heads: Heads = 8, kv_heads: KeyHeads = None, dim: Dim = 64, value_dim: ValueDim = None,
+    dtype: DType = "float32", seed: Seed = 0,
+) -> None:  # fmt: skip
+    """Print a variant at a stage: the traced graph, the fused sweeps, the tile program, the emitted kernel."""
+    from rich.syntax import Syntax
+
+    for variant, inputs, operands in _calls(target, length, kv_length, heads, kv_heads, dim, value_dim, dtype, seed):
+        text = variant.show(stage, *inputs, **operands)
+        console = Console()
+        if console.is_terminal and stage == "source":
+            console.print(Syntax(text, "python"))
+        else:
+            _print(text)
+
+
+@app.command()
+def explain(
+    target: Target, length: Length = 1024, kv_length: KeyLength = None, heads: Heads = 8, kv_heads: KeyHeads = None,
+    dim: Dim = 64, value_dim: ValueDim = None, dtype: DType = "float32", seed: Seed = 0,
+) -> None:  # fmt: skip
+    """Print a variant's plan: sweeps and why, empty and full tiles, work, schedule."""
+    for variant, inputs, operands in _calls(target, length, kv_length, heads, kv_heads, dim, value_dim, dtype, seed):
+        _print(variant.explain(*inputs, **operands))
+
+
+@app.command()
+def fuzz(
+    seed: Seed = 0,
+    programs: Annotated[int, typer.Option(help="Compared between graph and tile interpreter.")] = 2000,
+    kernels: Annotated[int, typer.Option(help="Compiled and verified.")] = 200,
+) -> None:
+    """Compare random programs over the whole language at every level."""
+    from attnc.fuzz import fuzz as fuzz_programs
+
+    if not fuzz_programs(seed, programs, kernels, report=_print).ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    what: Annotated[Literal["cpu", "overhead"], typer.Argument(help="cpu: beside PyTorch. overhead: compile, start, call.")],
+    rounds: Annotated[int, typer.Option(help="Of `cpu`: calls of each, alternating.")] = 15,
+    threads: Annotated[int | None, typer.Option(help="By default attnc's.")] = None,
+) -> None:
+    """Measure speed."""
+    if what == "cpu":
+        from attnc.backends.cpu.threads import get_num_threads
+        from attnc.bench import bench_cpu
+
+        rows = [
+            [f"{r.name} {'x'.join(map(str, r.shape))}", f"{r.attnc * 1e3:.2f}", f"{r.torch * 1e3:.2f}", f"{r.ratio:.2f}", f"{r.gflops:.0f}", f"{r.difference:.0e}"]
+            for r in bench_cpu(rounds=rounds, threads=threads)
+        ]  # fmt: skip
+        title = f"float32, {threads or get_num_threads()} threads, medians of {rounds}, alternating with PyTorch's SDPA"
+        _table(title, ["problem", "attnc ms", "torch ms", "torch / attnc", "GFLOP/s", "difference"], rows)
+        return
+    from attnc.bench import bench_overhead
+
+    found = bench_overhead(threads or 2)
+    cells = [[r.name, _duration(r.seconds), _duration(r.aim) if r.aim is not None else ""] for r in found]
+    _table("overhead", ["what", "measured", "aim"], cells)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+@app.command()
+def doctor() -> None:
+    """Print what attnc finds on this machine, then compile and verify a tiny variant."""
+    from attnc.bench.doctor import facts, trial
+
+    _table(f"attnc {attnc.__version__}", ["what", "found"], [[name, value] for name, value in facts()])
+    ok, text = trial()
+    _print(text)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@cache_app.command("list")
+def cache_list() -> None:
+    """List the kernels."""
+    from attnc.runtime.cache import Cache
+
+    cache = Cache()
+    rows = [
+        [e.key[:12], _title(e.source), str(e.report.get("backend", "")), f"{len(e.code) / 1024:.0f}", str(e.report.get("seconds", ""))]
+        for e in cache.entries()
+    ]  # fmt: skip
+    _table(str(cache.path), ["key", "variant", "backend", "code KiB", "compile s"], rows)
+    _print(f"{len(rows)} kernels, {cache.size / 2**20:.1f} MiB in {cache.path}")
+
+
+def _title(source: str) -> str:
+    """The first line of the emitted module's docstring: the variant's name."""
+    return source.lstrip('"# \n').partition("\n")[0].strip('" ')
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Remove all kernels."""
+    from attnc.runtime.cache import Cache
+
+    cache = Cache()
+    _print(f"removed {cache.clear()} kernels from {cache.path}")
+
+
+@cache_app.command("path")
+def cache_path() -> None:
+    """Print the directory."""
+    from attnc.runtime.cache import Cache
+
+    _print(str(Cache().path))
+
+
+if __name__ == "__main__":
+    main()

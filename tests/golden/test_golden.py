@@ -1,0 +1,121 @@
+"""What the stages print for a few small variants, as files beside this one; and that the printed kernels are right.
+
+`pytest --update-golden` writes the files anew: read the difference before you commit it.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import attnc as at
+from attnc.compile import Problem, compile
+from attnc.explain import plan_text
+from attnc.schedule.schedule import Schedule
+from attnc.schedule.target import Target
+
+FOLDER = Path(__file__).parent
+AVX512 = Target(vector_bytes=64, registers=32)
+SCHEDULE = Schedule(rows=64, keys=96, width=16, tile=(12, 2))  # fixed: the files are the same on every machine
+D, E = 20, 12
+
+
+@at.attention
+def soft_capped_window(q, k, v, i, j, *, cap: float = 50.0, window: int = 4096):
+    """One sweep; tiles are empty, full or partial."""
+    s = at.dot(q, k) * at.rsqrt(at.size(q))
+    s = cap * at.tanh(s / cap)
+    return at.softmax(s, where=(j <= i) & (i - j < window)) @ v
+
+
+@at.attention
+def additive(q, k, v, *, u: at.Tensor["r"], wq: at.Tensor["d", "r"], wk: at.Tensor["d", "r"]):
+    """Scores that are no dot products, projections of queries and keys, keys shared by groups of heads."""
+    return at.softmax(at.sum(u * at.tanh(q @ wq + k @ wk), over="r")) @ v
+
+
+@at.attention
+def above_average(q, k, v, b, h, i, j, *, doc: at.Tensor["b", "j", int], slopes: at.Tensor["h"]):
+    """Two sweeps: which keys take part depends on a sum over all keys. Tables by batch and by head."""
+    s = at.dot(q, k) - slopes[h] * at.abs(i - j)
+    total = at.sum(s, over="j")
+    return at.softmax(s, where=(s * at.kv_len > total) & (doc[b, j] > 0)) @ v
+
+
+@at.attention
+def two_outputs(q, k, v):
+    """No softmax: weights in half precision with their sum as a second output."""
+    w = at.sigmoid(at.dot(q, k) * at.rsqrt(at.size(q)) - 1)
+    total = at.sum(w, over="j")
+    return w @ v / at.maximum(total, 1), total
+
+
+def operands(name: str, q_len: int, kv_len: int) -> dict[str, Any]:
+    rng = np.random.default_rng(7)
+    match name:
+        case "soft_capped_window":
+            return {"cap": 2.0, "window": 70}
+        case "additive":
+            return {x: rng.standard_normal(n).astype(np.float32) for x, n in (("u", 5), ("wq", (D, 5)), ("wk", (D, 5)))}
+        case "above_average":
+            return {"doc": rng.integers(0, 3, (2, kv_len)), "slopes": np.array([0.5, 0.25, 0, 1], np.float32)}
+        case _:
+            return {}
+
+
+VARIANTS = {f.__name__: f for f in (soft_capped_window, additive, above_average, two_outputs)}
+DTYPES = {"two_outputs": "float16"}
+
+
+def stages(name: str) -> dict[str, str]:
+    """File name -> text, for a target that does not depend on the machine."""
+    graph = VARIANTS[name].graph
+    tables = {"doc": "int64"} | dict.fromkeys(("u", "wq", "wk", "slopes"), "float32")
+    features = {"d": D, "e": E} | ({"r": 5} if name == "additive" else {})
+    problem = Problem(DTYPES.get(name, "float32"), features, tables, target=AVX512, schedule=SCHEDULE)
+    done = compile(graph, problem, stop_after="source")
+    assert done.plan is not None and done.source is not None
+    return {
+        "graph.txt": str(graph),
+        "fused.txt": plan_text(done.plan),
+        "tile.txt": str(done.program),
+        "kernel.txt": done.source,
+    }
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_stages_are_printed_as_before(name: str, update_golden: bool) -> None:
+    for file, text in stages(name).items():
+        path = FOLDER / name / file
+        if update_golden:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        assert path.exists(), f"no {path}: run pytest --update-golden"
+        assert text.rstrip("\n") + "\n" == path.read_text(encoding="utf-8"), f"{path} differs"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_kernel_of_this_machine_is_right(name: str) -> None:
+    """A golden file proves only sameness: the source for this machine's schedule runs against the interpreter."""
+    variant, rng = VARIANTS[name], np.random.default_rng(3)
+    for q_len, kv_len in ((1, 1), (70, 70), (65, 200), (130, 95)):
+        shapes = (2, 4, q_len, D), (2, 2, kv_len, D), (2, 2, kv_len, E)
+        # small whole numbers: float32 sums them exactly, so that comparisons come out as in the reference
+        draw = partial(rng.integers, -2, 3) if name == "above_average" else rng.standard_normal
+        q, k, v = (np.asarray(draw(size=s), DTYPES.get(name, "float32")) for s in shapes)
+        report = variant.verify(q, k, v, **operands(name, q_len, kv_len))
+        assert report.ok, f"{q_len} x {kv_len}: {report}"
+
+
+def test_the_golden_kernel_is_what_this_machine_compiles() -> None:
+    """Where this machine has the golden target, the file is the very source that was run."""
+    from attnc.schedule.target import host
+
+    if host() != AVX512:
+        pytest.skip("another vector width")
+    q, k, v = (np.zeros((1, 4, 3, n), np.float32) for n in (D, D, E))
+    for name in ("soft_capped_window", "additive"):
+        golden = (FOLDER / name / "kernel.txt").read_text(encoding="utf-8")
+        assert VARIANTS[name].source(q, k, v, **operands(name, 3, 3)).rstrip("\n") + "\n" == golden
