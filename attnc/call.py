@@ -12,6 +12,7 @@ from attnc.backends.arguments import Layout
 from attnc.backends.cpu import threads
 from attnc.backends.launch import Output, pack
 from attnc.compile import Compiled
+from attnc.dsl.place import here
 from attnc.errors import OutputError
 from attnc.interp import Array
 from attnc.ir.graph import Graph, Node
@@ -57,6 +58,7 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
     if out is not None and len(graph.outputs) - prepared.lse != 1:
         raise OutputError(
             f"out= for {graph.name}",
+            where=here(),
             cause=f"the variant has {len(graph.outputs)} outputs",
             cure="leave out= away: each output is a new array",
         )

@@ -58,7 +58,7 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     (console if console.is_terminal else Console(highlight=False, width=160)).print(table)
 
 
-@app.command()
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def run(
     target: Target,
     arguments: Annotated[list[str] | None, typer.Argument(help="For the file, as sys.argv[1:].")] = None,

@@ -114,7 +114,3 @@ class GradientError(AttncError, RuntimeError):
 
 class UnsupportedError(AttncError, NotImplementedError):
     """A correct program that a backend cannot compile yet; the message names the node."""
-
-
-class VerificationError(AttncError, AssertionError):
-    """A kernel disagrees with the interpreter."""

@@ -19,12 +19,16 @@ MASKED = -1e38  # a score at or below this, or -inf, is masked (so that finfo.mi
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The arrays of one call, normalised: q (B,Hq,Lq,D), k (B|1,Hkv,Lk,D), v (B|1,Hkv,Lk,E) and the operands by name."""
+    """The arrays of one call, normalised: q (B,Hq,Lq,D), k (B|1,Hkv,Lk,D), v (B|1,Hkv,Lk,E) and the operands by name.
+
+    features: the extents of the operands' own feature axes.
+    """
 
     q: Array
     k: Array
     v: Array
     operands: Mapping[str, Any] = field(default_factory=dict)
+    features: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def extents(self) -> dict[str, int]:
@@ -32,6 +36,7 @@ class Inputs:
         return {
             "batch": self.q.shape[0], "heads": self.q.shape[1], "q_len": self.q.shape[2], "kv_len": self.k.shape[2],
             "group": self.q.shape[1] // self.k.shape[1], "d": self.q.shape[3], "e": self.v.shape[3],
+            **self.features,
         }  # fmt: skip
 
 
@@ -199,9 +204,6 @@ class Interpreter:
         return Value(np.asarray(self.inputs.operands[x["name"]], kind), ())
 
     def _extent(self, x: Node, operands: list[Value]) -> Value:
-        if x["name"] not in self.extents:
-            for operand in self.inputs.operands.values():
-                raise KeyError(f"extent {x['name']} of {type(operand)}")
         return Value(np.asarray(self.extents[x["name"]], np.int64), ())
 
     def _index(self, x: Node, operands: list[Value]) -> Value:

@@ -39,6 +39,7 @@ class Layout:
     tables: tuple[Table, ...]
     scalars: tuple[tuple[str, str], ...]
     outputs: int
+    features: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.words)
@@ -79,6 +80,6 @@ def layout(program: Program) -> Layout:
         rank = table.indices + len(table.features)
         words += [f"t_{table.name}_p", *(f"t_{table.name}_{part}{n}" for part in "sn" for n in range(rank))]
     words += [f"s_{name}" for name in scalars]
-    return Layout(
-        {name: n for n, name in enumerate(words)}, used, tuple(tables.values()), tuple(scalars.items()), len(stores)
-    )
+    numbers = {name: n for n, name in enumerate(words)}
+    features = tuple(dict.fromkeys(("d", "e", *(f for table in tables.values() for f in table.features))))
+    return Layout(numbers, used, tuple(tables.values()), tuple(scalars.items()), len(stores), features)

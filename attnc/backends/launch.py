@@ -90,6 +90,6 @@ def _table(table: Table, x: Array, compute: str, lanes: int) -> Array:
 
 
 def specialisation(layout: Layout, inputs: Inputs, features: Mapping[str, int]) -> tuple[object, ...]:
-    """What of a call's arrays decides the kernel: extents of feature axes, dtypes of tables."""
-    dtypes = tuple(inputs.operands[table.name].dtype.str for table in layout.tables)
-    return (tuple(features.items()), dtypes)
+    """What of a call's arrays decides the kernel: extents of feature axes (not of indexed ones), dtypes of tables."""
+    dtypes = tuple([inputs.operands[table.name].dtype.str for table in layout.tables])
+    return (dtypes, *[features[name] for name in layout.features])

@@ -12,14 +12,15 @@ from attnc.errors import Location
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 _VARIANTS = os.path.join(_PACKAGE, "variants") + os.sep  # written in the language, as a user would
-_LIBRARIES = frozenset({"numpy", "scipy", "torch", "jax", "typer", "click"})  # their frames are not the user's
+_OTHERS = frozenset({"attnc", "numpy", "scipy", "torch", "jax", "typer", "click"})  # their frames are not the user's
 
 
 def _is_users(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    if file.startswith(_PACKAGE) and not file.startswith(_VARIANTS):
-        return False
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _LIBRARIES
+    if file.startswith(_VARIANTS):
+        return True
+    # by the module's name too: the methods of dataclasses have no file
+    return not file.startswith(_PACKAGE) and frame.f_globals.get("__name__", "").partition(".")[0] not in _OTHERS
 
 
 def _frame() -> FrameType | None:
@@ -45,15 +46,20 @@ def here() -> Location | None:
     return None if frame is None else _location(frame.f_code, frame.f_lasti, frame.f_lineno)
 
 
-def raised(error: BaseException) -> Location | None:
-    """The innermost line of the user's in an exception's traceback."""
-    found: Location | None = None
+def recursion(error: RecursionError) -> Location | None:
+    """The user's call that came back to a function that was already running."""
+    running: set[CodeType] = set()
+    place: Location | None = None
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         if _is_users(trace.tb_frame):
-            found = _location(trace.tb_frame.f_code, trace.tb_lasti, trace.tb_lineno)
+            code = trace.tb_frame.f_code
+            if code in running:
+                return place
+            running.add(code)
+            place = _location(code, trace.tb_lasti, trace.tb_lineno)
         trace = trace.tb_next
-    return found
+    return place
 
 
 def is_indexing() -> bool:

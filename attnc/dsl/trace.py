@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from attnc.dsl.expr import Expr
 from attnc.dsl.lift import NeedsKind, convert, lift, names, needs
 from attnc.dsl.opaque import brief, here
-from attnc.dsl.place import raised
+from attnc.dsl.place import recursion
 from attnc.dsl.signature import Operand, Signature
 from attnc.dsl.source import returned
 from attnc.errors import AxisError, KindError, OutputError, TraceError
@@ -145,7 +145,7 @@ def _trace(
     except RecursionError as error:
         raise TraceError(
             "recursion in the variant",
-            where=raised(error),
+            where=recursion(error),
             cause="the function calls itself without end: a traced value cannot stop a recursion",
             cure="use a Python loop over a constant operand, n: at.Const[int], which unrolls",
         ) from None

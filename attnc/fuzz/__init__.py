@@ -3,7 +3,7 @@
 import attnc
 
 # The decorator, looked up before anything here imports the module of that name, which would hide it from files loaded later.
-attnc.attention  # noqa: B018
+attnc.variant  # noqa: B018
 
 from attnc.fuzz.run import Failure, Summary, disagreement, fuzz  # noqa: E402
 

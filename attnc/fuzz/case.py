@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.attention import Attention, attention, with_lse
+from attnc.variant import Attention, attention, with_lse
 from attnc.dsl.trace import trace
 from attnc.fuzz.scribe import Declared, Scribe, dtype_of
 from attnc.fuzz.shape import Shape, random_shape

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.attention import Attention
+from attnc.variant import Attention
 from attnc.errors import UnsupportedError
 from attnc.fuzz.pairs import pairwise, product
 from attnc.fuzz.samples import Setting, arrays, operands, placed

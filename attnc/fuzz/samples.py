@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.attention import Attention
+from attnc.variant import Attention
 from attnc.dsl.signature import Operand
 from attnc.errors import OperandError
 from attnc.fuzz.scribe import dtype_of

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from attnc.attention import Attention
+from attnc.variant import Attention
 from attnc.errors import AttncError
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from attnc.errors import IndexRangeError
 from attnc.ir.graph import Graph, Node
+from attnc.passes.check_features import check_features
 from attnc.passes.ranges import Number, Range, Ranges
 
 _INDEX_EXTENT = {"b": "batch", "h": "heads", "i": "q_len", "j": "kv_len"}
@@ -44,13 +45,14 @@ Path = tuple[Guard, ...]
 def check_ranges(
     graph: Graph, extents: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]], scalars: Mapping[str, Number]
 ) -> None:
-    """Refuse a call that surely reads outside of a table.
+    """Refuse a call whose operands disagree about a feature axis, or that surely reads outside of a table.
 
     extents: batch, heads, q_len, kv_len, group, d, e. shapes: of the tensor operands. scalars: of the scalar operands.
 
     Raises:
-        IndexRangeError: an index is proved to be negative or too large at a pair that is live.
+        ShapeError: see `check_features`. IndexRangeError: an index is proved to be negative or too large at a pair that is live.
     """
+    check_features(graph, shapes)
     found = [(x, paths) for x, paths in _gathers(graph).items() if x.operands]
     if not found or any(extents[name] == 0 for name in _INDEX_EXTENT.values()):
         return
@@ -138,14 +140,14 @@ def _refuse(x: Node, position: int, n: int, value: Range, where: str) -> None:
     name, index = x["name"], x.operands[position]
     axis = x["dims"][position]
     is_ = f"is {value.low}" if value.low == value.high else f"lies between {value.low} and {value.high}"
-    cure = f"pass a {name} with more entries along {axis!r}, or keep the index inside: at.clip(index, 0, n - 1)"
+    cure = f"pass a {name!r} with more entries along {axis!r}"
     if value.high < 0:
-        cure = f"shift the index, {name}[... + n]: a negative one does not count from the end; or use at.clip"
+        cure = "shift the index so that it starts at 0 (a negative one does not count from the end)"
     raise IndexRangeError(
         f"an index of {name!r} is out of range",
         where=x.loc,
         cause=f"{index!r} {is_}{where}; {name!r} has {n} entries along {axis!r}, 0 to {n - 1}",
-        cure=cure + ", or mask such pairs before they are read: at.where(condition, index, 0)",
+        cure=f"{cure}, clamp it with at.clip, or mask such pairs",
     )
 
 

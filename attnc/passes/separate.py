@@ -18,7 +18,7 @@ Unknown = frozenset[Node]
 
 
 class Inseparable(Exception):
-    """Why a reduction needs a further sweep: a code (CROSS, MONO, NONHOM, RANK, THRESHOLD) and the node that causes it."""
+    """Why a reduction needs a further sweep: a code (CANCEL, CROSS, MONO, NONHOM, RANK, THRESHOLD) and the node that causes it."""
 
     def __init__(self, code: str, cause: Node) -> None:
         self.code, self.cause = code, cause
@@ -126,6 +126,8 @@ def _sum(x: Node, unknown: Unknown) -> list[Term]:
 
 def _product(x: Node, unknown: Unknown) -> list[Term]:
     left, right = (separate(y, unknown) for y in x.operands)
+    if len(left) > 1 and len(right) > 1:  # (s - mean) * (s - mean) is no sum of moments: those cancel
+        raise Inseparable("CANCEL", x)
     return [
         Term(addition(a.e, b.e), product(a.k, b.k), addition(a.d, b.d), product(a.u, b.u)) for a in left for b in right
     ]

@@ -144,8 +144,8 @@ def _bind(signature: Signature, q: Any, k: Any, v: Any, operands: Mapping[str, A
         )
     inputs = Inputs(arrays["Q"], arrays["K"], arrays["V"])
     values, kinds, constants, absent = _bind_operands(signature, operands, inputs.extents)
-    inputs = Inputs(inputs.q, inputs.k, inputs.v, values)
     features = _feature_extents(signature, values, {"d": inputs.q.shape[3], "e": inputs.v.shape[3]})
+    inputs = Inputs(inputs.q, inputs.k, inputs.v, values, features)
     return Bound(inputs, _float_name(inputs.q), given["Q"].ndim, layout, kinds, constants, absent, features)
 
 
@@ -259,15 +259,12 @@ def _scalar(operand: Operand, value: Any) -> bool | int | float:
     value, kind = _number(value, operand.name), operand.kind or "float"
     if not fits(kind, value):
         shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        declare = "at.Tensor['h']" if shape else {float: "float", int: "int", bool: "bool"}.get(type(value), "")
         raise OperandError(
             f"operand {operand.name!r} is {type(value).__name__}{shape}",
             cause=f"it is declared {kind}",
             cure=f"pass a Python {kind}"
-            + (
-                f"; for an array declare {operand.name}: at.Tensor['h']"
-                if shape
-                else f", or declare it otherwise than {kind}"
-            ),
+            + (f", or declare {operand.name}: {declare} in the variant" if declare else ""),
         )
     number: bool | int | float = value
     if isinstance(number, int) and not -(2**63) <= number < 2**63:

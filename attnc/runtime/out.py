@@ -36,7 +36,7 @@ def _check(out: Any, name: str, shape: tuple[int, ...], dtype: str, inputs: Sequ
         raise ShapeError(
             f"{name} has the shape {found.shape}",
             cause=f"the result of this call has the shape {shape}",
-            cure=f"allocate it so, or leave {name} out",
+            cure=f"allocate it so, or do not pass {name}",
         )
     if found.dtype != dtype:
         raise DTypeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from attnc.errors import UnsupportedError
-from attnc.ir.graph import Node, const, node, substitute, topological
+from attnc.ir.graph import Node, const, node, rewrite, substitute, topological
 from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node
 from attnc.passes.plan_sweeps import Accumulator, Plan
@@ -116,8 +116,7 @@ class _Lowering:
 
     def _prepare(self, scope: Scope, x: Node, true: dict[Node, Node]) -> Node:
         """x as an elementwise graph over pair tiles, columns and hoisted rows."""
-        (x,) = substitute([x], true)
-        x = scope.lower(_folded(self.stabiliser.pair(x)))
+        x = scope.lower(self._known(x, true))
         if feature_axes(x):
             raise UnsupportedError(
                 "a feature vector where a number per pair is needed",
@@ -126,6 +125,11 @@ class _Lowering:
                 cure="reduce it over its feature axis first",
             )
         return scope.hoist(x)
+
+    def _known(self, x: Node, true: dict[Node, Node]) -> Node:
+        """x with finished reductions as values of accumulators, and with the masks that this body knows to be true."""
+        (known,) = substitute([self.stabiliser.pair(x)], true)
+        return rewrite([known], fold_node)[0]
 
     def _exponent(self, scope: Scope, e: Node, name: str, out: list[Statement]) -> tuple[Node, str]:
         """Running maximum, shift and rescaling factor of the sums over exp(e); the weights exp(e - shift)."""
@@ -181,8 +185,7 @@ class _Lowering:
                 cause=f"{a.k!r} keeps {feature!r}",
                 cure="sum them, or reduce a number per pair",
             )
-        (k,) = substitute([a.k], true)
-        pair, vector = _split(k)
+        pair, vector = _split(a.k)
         if vector is None or "i" in vector.axes:
             raise UnsupportedError(
                 "a sum over the keys of features that vary over the query too",
@@ -198,7 +201,7 @@ class _Lowering:
             name = scope.local_names.fresh("P")
             out.append(Map(name, term))
             term = value(name, PAIR)
-        values = scope.features(scope.lower(_folded(self.stabiliser.pair(vector))))
+        values = scope.features(scope.lower(self._known(vector, true)))
         return DotAcc(a.name, term["name"], values["name"], feature, scale, a.skip_zero)
 
 
@@ -215,12 +218,6 @@ def _alive(steps: tuple[Step, ...]) -> tuple[Step, ...]:
             read |= {s.rows} if isinstance(s, Dot) else set()
         kept.append(step)
     return tuple(reversed(kept))
-
-
-def _folded(x: Node) -> Node:
-    from attnc.ir.graph import rewrite
-
-    return rewrite([x], fold_node)[0]
 
 
 def _split(x: Node) -> tuple[Node | None, Node | None]:

@@ -187,10 +187,8 @@ def _endless(x):
 
 def test_recursion():
     action = tracing(lambda q, k, v: at.softmax(_endless(at.dot(q, k))) @ v)
-    with pytest.raises(errors.TraceError) as caught:
-        action()
-    assert under_caret(caught.value) in "_endless(x + 1)"
-    refused(errors.TraceError, action, "recursion", "calls itself without end", "at.Const[int], which unrolls", under_caret(caught.value))  # fmt: skip
+    cure = "at.Const[int], which unrolls"
+    refused(errors.TraceError, action, "recursion", "calls itself without end", cure, "_endless(x + 1)")
 
     @at.attention
     def itself(q, k, v):
@@ -268,7 +266,7 @@ def test_misused_operands():
     )
     refused(wrong, variant(lambda q, h, j, t, w: t[h, j, 0]), "t indexed with 3 indices", "'h', 'j'", "one index per axis", "t[h, j, 0]")  # fmt: skip
     refused(wrong, variant(lambda q, h, j, t, w: t[h, 1:]), "a slice of t", "no rows", "index the leading axes", "t[h, 1:]")  # fmt: skip
-    refused(truth, variant(lambda q, h, j, t, w: t[h, j] if t else 0), "operand t has no truth value", "no values", "if t is not None", "t[h, j] if t else 0")  # fmt: skip
+    refused(truth, variant(lambda q, h, j, t, w: t[h, j] if t else 0), "operand t has no truth value", "no values", "if t is not None", None)  # fmt: skip
     refused(square, variant(lambda q, h, j, t, w: at.dot(q, w * 2)), "a square matrix outside", "'d' twice", "x @ w", "w * 2")  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """The interpreter against independent formulas."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -162,3 +164,9 @@ def test_graph_is_ordered_and_printable():
     assert sorted(key for _, y, key in graph.edges(keys=True) if y.op == "mul") == [0, 1]
     assert "mul(%0, %0)" in str(square.graph)
     assert square.graph.to_dot().startswith("digraph") and square.graph.key == square.graph.key
+
+
+def test_no_module_hides_a_public_name():
+    """Importing a submodule binds it to the package: a function of that name would be lost."""
+    modules = {path.stem for path in Path(at.__file__).parent.iterdir()}
+    assert modules & set(at.__all__) == {"variants"}

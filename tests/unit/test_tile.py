@@ -1,7 +1,7 @@
 """Tile programs: random variants against the graph's interpreter, how many sweeps they take, which tiles they skip."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attnc as at
-from attnc.attention import with_lse
+from attnc.variant import with_lse
 from attnc.compile import lower
 from attnc.dsl.trace import trace
 from attnc.fuzz.compare import farthest
@@ -57,7 +57,7 @@ WEIGHTS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "linear": lambda x, s, m: at.where(m, s, 0.0) @ x.v / (1 + at.sum(m, over="j")),
     "two sweeps": lambda x, s, m: at.softmax(at.tanh(s - at.max(s, over="j")), where=m) @ x.v,
     "three sweeps": lambda x, s, m: at.softmax(centred(s), where=m) @ x.v,
-    "statistics": lambda x, s, m: (at.softmax(s, where=m) @ x.v, at.sum(m, over="j"), at.min(s, over="j")),
+    "statistics": lambda x, s, m: (at.softmax(s, where=m) @ x.v, at.sum(m & (x.i >= 0), over="j"), at.min(s, over="j")),
     "gated": lambda x, s, m: ((at.softmax(s, where=m) @ x.v) @ x.we) * at.sigmoid(at.sum(x.q, over="d")),
 }  # fmt: skip
 
@@ -72,14 +72,6 @@ def centred(s: Any) -> Any:
     return at.tanh((s - mean) / (spread + 0.5))
 
 
-@dataclass
-class Names:
-    """What a variant's parts read: the roles and operands, by name."""
-
-    def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
-
-
 def variant(terms: list[str], masks: list[str], negate: bool, weights: str) -> at.Attention:
     """The sum of some terms as scores, under the union or intersection of some masks."""
 
@@ -88,7 +80,7 @@ def variant(terms: list[str], masks: list[str], negate: bool, weights: str) -> a
         we: at.Tensor["e", "e"], u: at.Tensor["r"], c: at.Tensor["d"], slopes: at.Tensor["h"],
         bias: at.Tensor["h", "n"], order: at.Tensor["n"], doc: at.Tensor["b", "n"],
     ):  # fmt: skip
-        x = Names(**locals())
+        x = SimpleNamespace(**locals())
         s = at.dot(q, k) * 0.0
         for name in terms:
             s = s + TERMS[name](x)

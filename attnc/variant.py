@@ -11,7 +11,7 @@ import numpy as np
 from attnc.dsl.opaque import here
 from attnc.dsl.signature import signature
 from attnc.dsl.trace import trace
-from attnc.errors import OutputError, TraceError
+from attnc.errors import OutputError, ShapeError, TraceError
 from attnc.interp import interpret
 from attnc.ir.graph import Graph, node
 from attnc.runtime.binding import Bound, bind
@@ -210,6 +210,13 @@ class Attention:
         from attnc.weights import check_linear, identity, weights
 
         q, k = as_numpy(q, "Q"), as_numpy(k, "K")
+        if q.ndim != k.ndim:
+            raise ShapeError(
+                "Q and K of different rank",
+                where=here(),
+                cause=f"their shapes are {q.shape} and {k.shape}",
+                cure="give both the same number of dimensions",
+            )
         for v in identity(k, layout):
             check_linear(self._trace(bind(self.signature, q, k, v, operands, layout)))
             break
@@ -252,6 +259,7 @@ def with_lse(graph: Graph) -> Graph:
     if len(nodes) != 1:
         raise OutputError(
             f"return_lse of {graph.name}",
+            where=here(),
             cause=f"it has {len(nodes)} softmaxes; the lse is the log of one softmax's denominator",
             cure="use return_lse with exactly one softmax",
         )
