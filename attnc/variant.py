@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class Attention:
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", "attention")
         self._graphs: dict[tuple[Any, ...], Graph] = {}
+        self._compiling = threading.Lock()
         self._in_range: set[tuple[Any, ...]] = set()
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
         self._compiled: dict[tuple[Any, ...], Compiled] = {}
@@ -173,7 +175,9 @@ class Attention:
             specialisation(prepared.layout, bound.inputs, bound.features),
         )
         if key not in self._compiled:
-            self._compiled[key] = compile(prepared.graph, self._problem(prepared, bound))
+            with self._compiling:  # of several threads that need it at once, one compiles
+                if key not in self._compiled:
+                    self._compiled[key] = compile(prepared.graph, self._problem(prepared, bound))
         return self._compiled[key]
 
     def reference(

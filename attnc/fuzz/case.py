@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from attnc.variant import Attention, attention, with_lse
 from attnc.dsl.trace import trace
 from attnc.fuzz.scribe import Declared, Scribe, dtype_of
 from attnc.fuzz.shape import Shape, random_shape
@@ -18,8 +17,8 @@ from attnc.fuzz.variants import Variants
 from attnc.interp import Array, Inputs
 from attnc.ir.graph import Graph, topological
 from attnc.runtime.binding import bind
+from attnc.variant import Attention, with_lse
 
-DECORATOR = "@at.attention\n"
 FEATURE = 2.0  # the bound of entries of q, k and v
 
 
@@ -83,8 +82,9 @@ def compiled(name: str, source: str) -> Attention:
     import attnc
 
     namespace: dict[str, Any] = {"at": attnc}
-    exec(compile(source.removeprefix(DECORATOR), f"<{name}>", "exec"), namespace)
-    return attention(namespace[name])
+    exec(compile(source, f"<{name}>", "exec"), namespace)
+    variant: Attention = namespace[name]
+    return variant
 
 
 def _source(name: str, scribe: Scribe, outputs: list[str], rng: Random) -> str:
@@ -95,7 +95,7 @@ def _source(name: str, scribe: Scribe, outputs: list[str], rng: Random) -> str:
     roles = [role for role in "qkvbhij" if re.search(rf"\b{role}\b", body)]
     rng.shuffle(roles)
     parameters = ", ".join([*roles, *(["*"] if scribe.operands else []), *map(_parameter, scribe.operands)])
-    return f"{DECORATOR}def {name}({parameters}):\n{body}\n"
+    return f"@at.attention\ndef {name}({parameters}):\n{body}\n"
 
 
 def _parameter(o: Declared) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from attnc.variant import Attention
 from attnc.errors import UnsupportedError
 from attnc.fuzz.pairs import pairwise, product
 from attnc.fuzz.samples import Setting, arrays, operands, placed
 from attnc.fuzz.scribe import FLOATS
+from attnc.variant import Attention
 
 HEAD_DIMS = (1, 7, 16, 24, 32, 64, 80, 128, 256, 512)
 LENGTHS = (1, 17, 127, 128, 129, 1000, 2048)
@@ -26,6 +26,12 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "heads": HEADS,
     "strided": (False, True),
     "layout": ("bhld", "blhd"),
+}
+EVERYTHING: dict[str, tuple[Any, ...]] = {  # Dv is never D, no two lengths are equal; the pairwise cover has those too
+    **FACTORS,
+    "other_Dv": (True,),
+    "lengths": tuple(zip(LENGTHS, LENGTHS[3:] + LENGTHS[:3], strict=True)),
+    "heads": ((8, 2), (8, 1)),
 }
 QUICK: dict[str, tuple[Any, ...]] = {
     **FACTORS,
@@ -46,8 +52,8 @@ class Outcome:
 
 
 def settings(cover: str) -> list[Setting]:
-    """The settings of a cover: "quick" and "pairs" are pairwise, "all" is the full product; one kernel's are neighbours."""
-    rows = {"quick": lambda: pairwise(QUICK), "pairs": lambda: pairwise(FACTORS), "all": lambda: product(FACTORS)}[cover]()
+    """The settings of a cover: "quick" and "pairs" are pairwise, "all" is a full product; one kernel's are neighbours."""
+    rows = {"quick": lambda: pairwise(QUICK), "pairs": lambda: pairwise(FACTORS), "all": lambda: product(EVERYTHING)}[cover]()
     found = [_setting(**row) for row in rows]
     return sorted(found, key=lambda s: (s.D, s.Dv, FLOATS.index(s.dtype), s.lengths, s.heads))
 

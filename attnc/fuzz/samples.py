@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from attnc.variant import Attention
 from attnc.dsl.signature import Operand
 from attnc.errors import OperandError
 from attnc.fuzz.scribe import dtype_of
 from attnc.interp import Array
 from attnc.ir.graph import Graph
+from attnc.variant import Attention
 
 VECTOR = 24  # extent of a feature axis of the variant's own
 SPARE = 64  # extent of an index axis of its own beyond twice the longer length

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from attnc.variant import Attention
 from attnc.errors import AttncError
+from attnc.variant import Attention
 
 
 class TargetError(AttncError, ValueError):

@@ -3,17 +3,17 @@
 import itertools
 from collections import defaultdict
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
 import attnc as at
+from attnc.backends.cpu import leaves
 from attnc.errors import OperandError, UnsupportedError
 from attnc.fuzz import disagreement, fuzz
 from attnc.fuzz.case import compiled, make
 from attnc.fuzz.check import FACTORS, check, settings
-from attnc.fuzz.compare import TOLERANCE, distance
+from attnc.fuzz.compare import TOLERANCE, distance, farthest
 from attnc.fuzz.coverage import Coverage, program_nodes
 from attnc.fuzz.kernels import check_kernel, one_hot
 from attnc.fuzz.pairs import pairwise
@@ -26,6 +26,7 @@ from attnc.tile.interp import run as run_tiles
 
 SEED, POOL = 11, 500
 ENOUGH = 40  # programs with an op within which a fault in it must show
+ELEMENTWISE_OPS = sorted(name for name, row in OPS.items() if row.elementwise)
 
 
 def program(number):
@@ -112,20 +113,47 @@ def planted(op):
     return wrong
 
 
-@pytest.mark.parametrize("op", sorted(name for name, row in OPS.items() if row.elementwise))
+def shows(entry, op):
+    """Whether the tile interpreter with a wrong rule for op disagrees with the graph on this program."""
+    case, tiles = entry
+    try:
+        found = run_tiles(tiles, case.inputs, tile=case.tile, rules={op: planted(op)})
+    except (IndexError, TypeError, ValueError):
+        return True  # an integer that became a float is seen at once
+    return farthest(interpret(case.graph, case.inputs), found) > TOLERANCE
+
+
+@pytest.mark.parametrize("op", ELEMENTWISE_OPS)
 def test_a_wrong_rule_is_caught(pool, op):
     having = pool[1][op]
     assert len(having) >= 3, f"only {len(having)} of {POOL} tile programs evaluate {op}"
-    for case, tiles in having[:ENOUGH]:
-        evaluate = partial(run_tiles, tile=case.tile, rules={op: planted(op)})
-        try:
-            found = evaluate(tiles, case.inputs)
-        except (IndexError, TypeError, ValueError):
-            return  # an integer that became a float is seen at once
-        pairs = zip(interpret(case.graph, case.inputs), found, strict=True)
-        if max(distance(x, y) for x, y in pairs) > TOLERANCE:
+    assert any(shows(entry, op) for entry in having[:ENOUGH])
+
+
+def plant(monkeypatch, op):
+    """Make the CPU backend spell an op wrongly."""
+    if op == "cast":
+        right = leaves.cast
+        monkeypatch.setattr(leaves, "cast", lambda x, operand: f"add({right(x, operand)}, 1)")
+    elif op == "weight":  # mostly spelled as a power of two
+        monkeypatch.setattr(leaves, "LOG2E", 1.5)
+    else:
+        text = leaves.RULES[op]
+        logic = op in ("and", "or", "xor", "not", "lt", "le", "eq", "ne")
+        wrong = "where({0}, {2}, {1})" if op == "where" else f"not_({text})" if logic else f"add({text}, 1)"
+        monkeypatch.setitem(leaves.RULES, op, wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", ELEMENTWISE_OPS)
+def test_a_wrong_leaf_of_the_kernel_is_caught(pool, monkeypatch, op):
+    short = sorted(pool[1][op], key=lambda entry: len(str(entry[1])))
+    chosen = [case for case, _ in itertools.islice((entry for entry in short if shows(entry, op)), 4)]
+    plant(monkeypatch, op)
+    for case in chosen:
+        if check_kernel(replace(case, variant=compiled(case.name, case.source))):
             return
-    pytest.fail(f"{ENOUGH} programs with {op} did not show the fault")
+    pytest.fail(f"{len(chosen)} kernels with {op} did not show the fault")
 
 
 def test_a_fault_is_reported_and_shrunk():

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pkgutil
 import re
 import textwrap
 import typing
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import attnc
 from attnc.backends.arguments import layout
 from attnc.backends.cpu import elementwise, emit, leaves, memory, microkernel, rearrange
 from attnc.backends.cpu.context import Types
@@ -166,6 +168,13 @@ def test_every_spelling_is_an_importable_intrinsic() -> None:
     known = set(f"{emit.ELEMENTWISE} {emit.MEMORY}".split())
     used = {rule.split("(")[0] for rule in leaves.RULES.values()} | {"cast_float", "cast_int", "exp2_weight"}
     assert used <= known
+
+
+def test_no_public_name_is_hidden_by_a_module() -> None:
+    """Importing attnc.x binds attnc.x to that module: a public function of this name would be gone."""
+    modules = {x.name for x in pkgutil.iter_modules(attnc.__path__)}
+    taken = modules & set(attnc.__all__)
+    assert {name for name in taken if not inspect.ismodule(getattr(attnc, name))} == set()
 
 
 def matched(function: Callable[..., Any]) -> set[str]:

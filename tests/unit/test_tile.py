@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attnc as at
-from attnc.variant import with_lse
 from attnc.compile import lower
 from attnc.dsl.trace import trace
 from attnc.fuzz.compare import farthest
@@ -19,6 +18,7 @@ from attnc.ir.graph import Graph, topological
 from attnc.runtime.binding import bind
 from attnc.tile.interp import run
 from attnc.tile.program import DotAcc, Keys, Load, Program, RowMap, graphs
+from attnc.variant import with_lse
 
 N = 24  # entries of tables that are indexed by positions
 TERMS: dict[str, Callable[[Any], Any]] = {
