@@ -221,6 +221,15 @@ class Attention:
                 cause=f"their shapes are {q.shape} and {k.shape}",
                 cure="give both the same number of dimensions",
             )
+        known = self.signature.operands
+        narrow = [name for name in operands if name in known and "e" in known[name].axes]
+        if narrow:
+            raise OutputError(
+                f"weights of {self.__name__}",
+                where=here(),
+                cause=f"they are the output for V = identity, as wide as there are keys; {narrow[0]!r} fits one width of V",
+                cure="look at a variant without that operand",
+            )
         for v in identity(k, layout):
             check_linear(self._trace(bind(self.signature, q, k, v, operands, layout)))
             break

@@ -29,5 +29,6 @@ def check_kernel(case: Case) -> str:
     for name, values in [("random values", v), *((f"one-hot values {n}", x) for n, x in enumerate(one_hot(v)))]:
         found = case.variant.verify(q, k, values, return_lse=case.lse, **case.operands)
         if not found.ok:
-            return f"{name}, {v.dtype}: {found}"
+            level = case.variant.bisect(q, k, values, **case.operands)
+            return f"{name}, {v.dtype}: {found}; the first level that disagrees: {level}"
     return ""

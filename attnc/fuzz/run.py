@@ -23,7 +23,7 @@ from attnc.tile.program import Program
 Evaluate = Callable[[Program, Inputs], list[Array]]
 Report = Callable[[str], None]
 KERNELS_FROM = 1_000_000  # numbers of the programs that are compiled: the same ones whatever else is fuzzed
-EVERY = 500
+EVERY, SOME = 500, 50  # programs and kernels between two lines of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ def fuzz(
         if len(summary.failures) >= most_failures:
             break
         _kernel(summary, seed, number, report)
+        if number + 1 < kernels and (number + 1) % SOME == 0:
+            report(f"{number + 1} kernels, {len(summary.failures)} disagreements, {time.perf_counter() - start:.0f} s")
     summary.seconds = time.perf_counter() - start
     report(str(summary))
     return summary

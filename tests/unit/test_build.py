@@ -185,7 +185,7 @@ print(local(q, k, v).tobytes().hex())
 def test_python_threads_may_call_at_once(compilations: Compilations) -> None:
     """From the first call on: the kernel is compiled while others ask for it, and scratch memory is not shared."""
     variant, (q, k, v) = at.attention(local), arrays(2, 2, 300, 300)
-    found: dict[int, list[np.ndarray]] = {window: [] for window in range(1, 4)}
+    found: dict[int, list[np.ndarray]] = {window: [] for window in range(1, 7)}
     faults: list[BaseException] = []
     start = threading.Barrier(len(found))
 
@@ -205,4 +205,4 @@ def test_python_threads_may_call_at_once(compilations: Compilations) -> None:
     for window, results in found.items():
         np.testing.assert_array_equal(np.stack(results), np.stack([variant(q, k, v, window=window)] * 12))
         assert variant.verify(q, k, v, window=window).ok
-    assert len(set(compilations)) == 1
+    assert len(compilations) == 1

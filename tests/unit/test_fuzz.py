@@ -12,7 +12,7 @@ from attnc.backends.cpu import leaves
 from attnc.errors import OperandError, UnsupportedError
 from attnc.fuzz import disagreement, fuzz
 from attnc.fuzz.case import compiled, make
-from attnc.fuzz.check import FACTORS, check, settings
+from attnc.fuzz.check import EVERYTHING, FACTORS, check, settings
 from attnc.fuzz.compare import TOLERANCE, distance, farthest
 from attnc.fuzz.coverage import Coverage, program_nodes
 from attnc.fuzz.kernels import check_kernel, one_hot
@@ -232,8 +232,12 @@ def test_a_wrong_kernel_is_seen_by_a_one_hot_probe():
         def verify(self, q, k, values, **operands):
             return Report(np.array_equal(values, v))
 
+        def bisect(self, q, k, values, **operands):
+            return "kernel"
+
     broken = replace(case, variant=Variant(), inputs=replace(case.inputs, v=v))
-    assert check_kernel(broken).startswith("one-hot values 0")
+    complaint = check_kernel(broken)
+    assert complaint.startswith("one-hot values 0") and complaint.endswith("kernel")
 
 
 @pytest.mark.parametrize("names", ["ab", "abcd"])
@@ -247,10 +251,12 @@ def test_a_pairwise_cover_meets_every_pair(names):
 
 def test_settings_of_a_check():
     pairs, everything = settings("pairs"), settings("all")
-    assert len(everything) == np.prod([len(values) for values in FACTORS.values()]) == len(set(everything))
-    assert len(pairs) < 200 and set(pairs) <= set(everything)
-    for key, values in (("D", FACTORS["D"]), ("dtype", FACTORS["dtype"]), ("lengths", FACTORS["lengths"])):
-        assert {getattr(s, key) for s in pairs} == set(values)
+    assert len(everything) == np.prod([len(values) for values in EVERYTHING.values()]) == len(set(everything))
+    assert all(s.Dv != s.D and s.lengths[0] != s.lengths[1] for s in everything) and len(pairs) < 200
+    for key in ("D", "dtype", "lengths", "heads", "strided", "layout"):
+        assert {getattr(s, key) for s in pairs} == set(FACTORS[key])
+    for key in ("D", "dtype", "strided", "layout"):
+        assert {getattr(s, key) for s in everything} == set(FACTORS[key])
     assert any(s.Dv != s.D for s in pairs) and any(s.lengths[0] != s.lengths[1] for s in pairs)
 
 

@@ -1,0 +1,33 @@
+"""The variants whose stages are kept as files."""
+
+import attnc as at
+
+
+@at.attention
+def soft_capped_window(q, k, v, i, j, *, cap: float = 50.0, window: int = 4096):
+    """One sweep; tiles are empty, full or partial."""
+    s = at.dot(q, k) * at.rsqrt(at.size(q))
+    s = cap * at.tanh(s / cap)
+    return at.softmax(s, where=(j <= i) & (i - j < window)) @ v
+
+
+@at.attention
+def additive(q, k, v, *, u: at.Tensor["r"], wq: at.Tensor["d", "r"], wk: at.Tensor["d", "r"]):
+    """Scores that are no dot products, projections of queries and keys, keys shared by groups of heads."""
+    return at.softmax(at.sum(u * at.tanh(q @ wq + k @ wk), over="r")) @ v
+
+
+@at.attention
+def above_average(q, k, v, b, h, i, j, *, doc: at.Tensor["b", "j", int], slopes: at.Tensor["h"]):
+    """Two sweeps: which keys take part depends on a sum over all keys. Tables by batch and by head."""
+    s = at.dot(q, k) - slopes[h] * at.abs(i - j)
+    total = at.sum(s, over="j")
+    return at.softmax(s, where=(s * at.kv_len > total) & (doc[b, j] > 0)) @ v
+
+
+@at.attention
+def two_outputs(q, k, v):
+    """No softmax: weights in half precision with their sum as a second output."""
+    w = at.sigmoid(at.dot(q, k) * at.rsqrt(at.size(q)) - 1)
+    total = at.sum(w, over="j")
+    return w @ v / at.maximum(total, 1), total
