@@ -66,13 +66,17 @@ class Speller:
         if x.op in ("gather", "value", "index", "scalar", "extent", "const", "cast"):
             text = self.leaf(x, scope, operands)
         else:
-            text = self.rules[x.op].format(*operands)
+            text = self.combine(x, operands)
         if not x.operands and x.op != "gather":
             return text
         inner = scope is self.scopes[-1]
         if inner and self.uses.get(x, 0) < 2 and len(text) < LINE:
             return text
         return self.name(x, text, scope)
+
+    def combine(self, x: Node, operands: list[str]) -> str:
+        """The text of an op on spelled operands."""
+        return self.rules[x.op].format(*operands)
 
     def name(self, x: Node, text: str, scope: Scope, stem: str = "x") -> str:
         """Assign the text to a name in a scope."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from attnc.ir.graph import Node, const, node, topological
 from attnc.ir.text import BRIEF, expression
 from attnc.passes.canonicalise import is_const, simplify
+from attnc.passes.expand import feature_axes
 
 MAX_TERMS = 4
 Unknown = frozenset[Node]
@@ -84,7 +85,7 @@ def separate(x: Node, unknown: Unknown) -> list[Term]:
 
 def _known(x: Node) -> Term:
     """A known factor, its exponentials gathered in e; where(c, exp(a), 0) masks the exponent."""
-    if x.op == "exp":
+    if x.op == "exp" and not feature_axes(x):  # a power of a feature vector has no one maximum per row
         return Term(e=x.operands[0])
     if x.op == "mul":
         a, b = map(_known, x.operands)

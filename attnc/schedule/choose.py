@@ -8,7 +8,7 @@ from attnc.schedule.schedule import Schedule
 from attnc.schedule.target import Target
 
 VECTORS = 4  # of queries per tile
-KEYS = 96
+KEYS = 128
 
 
 def choose(target: Target, itemsize: int, features: Mapping[str, int]) -> Schedule:

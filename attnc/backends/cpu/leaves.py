@@ -46,6 +46,12 @@ class Spelling(Speller):
             return f"exp2_weight(mul({self.spell(x.operands[0])}, {LOG2E}))"
         return super().spell(x)
 
+    def combine(self, x: Node, operands: list[str]) -> str:
+        """The text of an op; a choice between two scalars per lane is one between SIMD values."""
+        if x.op == "where" and self.is_vector(x) and not any(map(self.is_vector, x.operands[1:])):
+            operands = [operands[0], f"splat({LANES[x.dtype]}, {operands[1]})", operands[2]]
+        return super().combine(x, operands)
+
     def vector(self, x: Node) -> str:
         """x as a SIMD value, whatever it depends on."""
         text = self.spell(x)

@@ -22,6 +22,7 @@ I64 = ir.IntType(64)
 # The operands of a tile, all int64: byte addresses, byte strides and the length of the sum.
 OPERANDS = ("a", "a_row", "a_k", "b", "b_k", "c", "c_row", "n", "alpha")
 UNROLL = 2
+CHUNK = 32  # terms that are summed one by one; longer sums are sums of such sums, whose rounding errors grow more slowly
 
 
 def tile_shape() -> tuple[int, int]:
@@ -66,30 +67,43 @@ class Tile:
         return found
 
     def _emit(self, g: Lanes, at: dict[str, Any]) -> None:
-        cells = [self._start(g, at, r, c) for r in range(self.rows) for c in range(self.cols)]
+        """Sums of CHUNK terms in registers, added to C one after the other."""
         b = g.b
         offsets = [b.mul(at["a_row"], _int(r)) for r in range(self.rows)]
-        blocks = b.udiv(at["n"], _int(UNROLL)) if UNROLL > 1 else at["n"]
-        state = [at["a"], at["b"], *cells]
-        state = self._loop(g, at, offsets, state, blocks, UNROLL)
-        if UNROLL > 1:
-            state = self._loop(g, at, offsets, state, b.urem(at["n"], _int(UNROLL)), 1)
-        for r in range(self.rows):
-            for c in range(self.cols):
-                place = b.add(at["c"], b.add(b.mul(at["c_row"], _int(r)), _int(c * self.bytes * self.kind.width)))
-                b.store(state[2 + r * self.cols + c], b.inttoptr(place, g.type.as_pointer()), align=self.bytes)
+        entry = b.block
+        body, done = b.append_basic_block("chunk"), b.append_basic_block("stored")
+        b.branch(body)
+        b.position_at_end(body)
+        left, row_a, row_b = (b.phi(I64) for _ in range(3))
+        for phi, name in ((left, "n"), (row_a, "a"), (row_b, "b")):
+            phi.add_incoming(at[name], entry)
+        first = b.icmp_signed("==", left, at["n"])
+        count = b.select(b.icmp_signed("<", left, _int(CHUNK)), left, _int(CHUNK))
+        state = [row_a, row_b, *(g.const(0) for _ in range(self.rows * self.cols))]
+        state = self._loop(g, at, offsets, state, b.udiv(count, _int(UNROLL)), UNROLL)
+        state = self._loop(g, at, offsets, state, b.urem(count, _int(UNROLL)), 1)
+        for n, cell in enumerate(state[2:]):
+            self._store(g, at, *divmod(n, self.cols), cell, first)
+        rest = b.sub(left, count)
+        for phi, value in ((left, rest), (row_a, state[0]), (row_b, state[1])):
+            phi.add_incoming(value, b.block)
+        b.cbranch(b.icmp_signed(">", rest, _int(0)), body, done)
+        b.position_at_end(done)
 
-    def _start(self, g: Lanes, at: dict[str, Any], r: int, c: int) -> Any:
-        """The value of a cell before the sum."""
-        if self.mode == "zero":
-            return g.const(0)
+    def _store(self, g: Lanes, at: dict[str, Any], r: int, c: int, cell: Any, first: Any) -> None:
+        """Adds a chunk's sum to what C holds: the first one to what the mode says, the others to the earlier ones."""
+        b = g.b
         column = _int(c * self.bytes * self.kind.width)
-        place = g.b.add(at["c"], g.b.add(g.b.mul(at["c_row"], _int(r)), column))
-        cell = g.b.load(g.b.inttoptr(place, g.type.as_pointer()), align=self.bytes)
-        if self.mode == "add":
-            return cell
-        factor = g.b.load(g.b.inttoptr(g.b.add(at["alpha"], column), g.type.as_pointer()), align=self.bytes)
-        return g.fmul(cell, factor)
+        place = b.inttoptr(b.add(at["c"], b.add(b.mul(at["c_row"], _int(r)), column)), g.type.as_pointer())
+        old = b.load(place, align=self.bytes)
+        if self.mode == "zero":
+            total = b.select(first, cell, g.fadd(old, cell))
+        elif self.mode == "add":
+            total = g.fadd(old, cell)
+        else:
+            factor = b.load(b.inttoptr(b.add(at["alpha"], column), g.type.as_pointer()), align=self.bytes)
+            total = g.fma(old, b.select(first, factor, g.const(1)), cell)
+        b.store(total, place, align=self.bytes)
 
     def _loop(
         self, g: Lanes, at: dict[str, Any], offsets: Sequence[Any], state: Sequence[Any], count: Any, steps: int
