@@ -19,7 +19,7 @@ from attnc.schedule.target import Target
 
 FOLDER = Path(__file__).parent
 AVX512 = Target(vector_bytes=64, registers=32)
-SCHEDULE = Schedule(rows=64, keys=96, width=16, tile=(12, 2))  # fixed: the files are the same on every machine
+SCHEDULE = Schedule(rows=64, keys=128, width=16, tile=(12, 2))  # fixed: the files are the same on every machine
 D, E = 20, 12
 
 

@@ -47,27 +47,31 @@ def run(block, namespace, page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_run_and_print_what_is_shown(page):
+def test_blocks_run_and_print_what_is_shown(page, update_golden):
     """The text block that comes next after a block that prints is its output; further ones are only to be read."""
     namespace = {"__name__": "example"}
-    printed = ""
-    for block in blocks(page.read_text(encoding="utf-8")):
+    text, printed = page.read_text(encoding="utf-8"), ""
+    for block in blocks(text):
         if block.info[0] == "python":
-            printed = run(block, namespace, page)
+            printed = run(block, namespace, page).rstrip()
         elif printed:
-            shown, printed = block.body, printed.rstrip()
-            assert printed == shown.rstrip(), f"{page.name}:{block.line} shows another text than was printed"
+            if update_golden:
+                text = text.replace(f"```text\n{block.body}```", f"```text\n{printed}\n```", 1)
+            else:
+                assert printed == block.body.rstrip(), f"{page.name}:{block.line} shows another text than was printed"
             printed = ""
+    if update_golden:
+        page.write_text(text, encoding="utf-8")
 
 
 def test_the_checks_of_this_file_see_a_wrong_page(tmp_path):
     page = tmp_path / "wrong.md"
     page.write_text("```python\nprint(1)\n```\n\n```text\n2\n```\n")
     with pytest.raises(AssertionError, match=r"wrong.md:5 shows another text"):
-        test_blocks_run_and_print_what_is_shown(page)
+        test_blocks_run_and_print_what_is_shown(page, False)
     page.write_text("```python\nx = 1\n```\n\n```python\n\nx / 0\n```\n")
     with pytest.raises(AssertionError, match=r"wrong.md:5: the block raises ZeroDivisionError"):
-        test_blocks_run_and_print_what_is_shown(page)
+        test_blocks_run_and_print_what_is_shown(page, False)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -126,7 +126,7 @@ FORMULAS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("lk", [1, 17, 63, 64, 65, 95, 96, 97, 200])
+@pytest.mark.parametrize("lk", [1, 17, 63, 64, 65, 127, 128, 129, 300])
 def test_one_kernel_for_every_length(lk: int) -> None:
     for lq in (1, 17, 63, 64, 65, lk):
         report = local.verify(*qkv(lq, lk), return_lse=True)
