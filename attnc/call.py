@@ -55,34 +55,36 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
     dtypes = [bound.dtype] * len(graph.outputs)
     if prepared.lse:
         dtypes[-1] = compute
-    if out is not None and len(graph.outputs) - prepared.lse != 1:
-        raise OutputError(
-            f"out= for {graph.name}",
-            where=here(),
-            cause=f"the variant has {len(graph.outputs)} outputs",
-            cure="leave out= away: each output is a new array",
-        )
+    given = None if out is None else _check(out, prepared, bound)
     kind = "numpy" if isinstance(like, np.ndarray) else arrays.view(like, "Q").kind
-    made: list[tuple[Any, arrays.View]] = []
-    if out is not None:
-        tables = [x for x in bound.inputs.operands.values() if isinstance(x, np.ndarray)]
-        given = [bound.inputs.q, bound.inputs.k, bound.inputs.v, *tables]
-        made.append((out, check_out(out, "out", _shape(bound, graph.outputs[0]), dtypes[0], given)))
-    for x, dtype in list(zip(graph.outputs, dtypes, strict=True))[len(made) :]:
-        made.append(arrays.empty(kind, _shape(bound, x), dtype))
-    copied = made[0][1] if out is not None and not _whole_rows(made[0][1]) else None
-    if copied is not None:
-        made[0] = arrays.empty("numpy", copied.shape, copied.dtype)
-    places = [_place(view, bound) for _, view in made]
+    made = [arrays.empty(kind, _shape(bound, x), dtype) for x, dtype in zip(graph.outputs, dtypes, strict=True)]
+    if given is not None and _whole_rows(given):
+        made[0] = (out, given)
     if all(math.prod(view.shape) for _, view in made):
+        places = [_place(view, bound) for _, view in made]
         block, keep = pack(kernel.layout, bound.inputs, places, compute, schedule.width)
         kernel.run(block, _workers(bound, schedule.rows))
         del keep
-    if copied is not None:
-        as_numpy(out, "out")[...] = made[0][0]
-        made[0] = (out, copied)
+    if given is not None and made[0][0] is not out:
+        as_numpy(out, "out")[...] = as_numpy(made[0][0], "out")
+        made[0] = (out, given)
     outputs = tuple(x if x is out else arrays.finish(like, x) for x, _ in made)
     return Result(outputs, [_full(as_numpy(x, "out"), bound) for x, _ in made], dtypes, bound, graph)
+
+
+def _check(out: Any, prepared: Prepared, bound: Bound) -> arrays.View:
+    """The caller's array for the one output. Raises what `check_out` raises, and OutputError where there are several."""
+    outputs = prepared.graph.outputs
+    if len(outputs) - prepared.lse != 1:
+        raise OutputError(
+            f"out= for {prepared.graph.name}",
+            where=here(),
+            cause=f"the variant has {len(outputs)} outputs",
+            cure="leave out= away: each output is a new array",
+        )
+    tables = [x for x in bound.inputs.operands.values() if isinstance(x, np.ndarray)]
+    inputs = [bound.inputs.q, bound.inputs.k, bound.inputs.v, *tables]
+    return check_out(out, "out", _shape(bound, outputs[0]), bound.dtype, inputs)
 
 
 def _whole_rows(view: arrays.View) -> bool:
