@@ -10,6 +10,7 @@ import numpy as np
 
 from attnc.backends.arguments import Layout
 from attnc.backends.cpu import threads
+from attnc.backends.cpu.kernel import Kernel
 from attnc.backends.launch import Output, pack
 from attnc.compile import Compiled
 from attnc.dsl.place import here
@@ -36,6 +37,15 @@ class Prepared(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """What was run: a kernel on an argument block."""
+
+    kernel: Kernel
+    block: bytearray
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """Outputs as the caller gets them, and as NumPy arrays (B,H,L[,F]) over the same memory."""
 
@@ -44,6 +54,7 @@ class Result:
     dtypes: list[str]
     bound: Bound
     bound_graph: Graph
+    launch: Launch | None
 
 
 def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: Any) -> Result:
@@ -60,16 +71,18 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
     made = [arrays.empty(kind, _shape(bound, x), dtype) for x, dtype in zip(graph.outputs, dtypes, strict=True)]
     if given is not None and _whole_rows(given):
         made[0] = (out, given)
+    launch = None
     if all(math.prod(view.shape) for _, view in made):
         places = [_place(view, bound) for _, view in made]
         block, keep = pack(kernel.layout, bound.inputs, places, compute, schedule.width)
-        kernel.run(block, _workers(bound, schedule.rows))
+        launch = Launch(kernel, block, _workers(bound, schedule.rows))
+        kernel.run(block, launch.workers)
         del keep
     if given is not None and made[0][0] is not out:
         as_numpy(out, "out")[...] = as_numpy(made[0][0], "out")
         made[0] = (out, given)
     outputs = tuple(x if x is out else arrays.finish(like, x) for x, _ in made)
-    return Result(outputs, [_full(as_numpy(x, "out"), bound) for x, _ in made], dtypes, bound, graph)
+    return Result(outputs, [_full(as_numpy(x, "out"), bound) for x, _ in made], dtypes, bound, graph, launch)
 
 
 def _check(out: Any, prepared: Prepared, bound: Bound) -> arrays.View:

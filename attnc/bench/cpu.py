@@ -33,7 +33,11 @@ class CpuRow:
 
 
 def bench_cpu(
-    head_dims: tuple[int, ...] = (64, 128), heads: int = 8, length: int = 2048, rounds: int = 15, threads: int | None = None
+    head_dims: tuple[int, ...] = (64, 128),
+    heads: int = 8,
+    length: int = 2048,
+    rounds: int = 15,
+    threads: int | None = None,
 ) -> list[CpuRow]:
     """float32, dense and causal, Q = K = V (1, heads, length, D). `threads`: of both; by default what attnc uses.
 
@@ -43,7 +47,9 @@ def bench_cpu(
         import torch
     except ImportError as error:
         raise UnsupportedError(
-            "bench cpu compares with PyTorch", cause=f"it cannot be imported ({error})", cure="pip install 'attnc[torch]'"
+            "bench cpu compares with PyTorch",
+            cause=f"it cannot be imported ({error})",
+            cure="pip install 'attnc[torch]'",
         ) from error
     from attnc.backends.cpu.threads import get_num_threads, set_num_threads
     from attnc.variants import causal, full

@@ -86,6 +86,10 @@ def _cuda() -> str:
     except OSError:
         return "no driver"
     version, count = ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDriverGetVersion(ctypes.byref(version)) or driver.cuDeviceGetCount(ctypes.byref(count)):
+    if (
+        driver.cuInit(0)
+        or driver.cuDriverGetVersion(ctypes.byref(version))
+        or driver.cuDeviceGetCount(ctypes.byref(count))
+    ):
         return "a driver that does not start"
     return f"driver for CUDA {version.value // 1000}.{version.value % 1000 // 10}, {count.value} devices"

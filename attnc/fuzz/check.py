@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +54,11 @@ class Outcome:
 def settings(cover: str) -> list[Setting]:
     """The settings of a cover: "quick" and "pairs" are pairwise, "all" is a full product; one kernel's are neighbours."""
     rows = {"quick": lambda: pairwise(QUICK), "pairs": lambda: pairwise(FACTORS), "all": lambda: product(EVERYTHING)}[cover]()
+    return settings_of(rows)
+
+
+def settings_of(rows: Iterable[Mapping[str, Any]]) -> list[Setting]:
+    """The settings of rows {factor: value}; one kernel's are neighbours."""
     found = [_setting(**row) for row in rows]
     return sorted(found, key=lambda s: (s.D, s.Dv, FLOATS.index(s.dtype), s.lengths, s.heads))
 
