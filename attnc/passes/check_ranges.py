@@ -99,7 +99,8 @@ class _Judge:
 
     def live_pairs(self, ends: Mapping[str, tuple[int, int]]) -> Iterator[Pair]:
         """Live pairs at or next to those corners where the index is outside."""
-        read = self.index.axes | {"i", "j"}  # conditions are tried for the first b and h unless the index reads them
+        conditions = {a for path in self.paths for guard in path for a in guard.x.axes}
+        read = self.index.axes | conditions | {"i", "j"}  # what nothing reads is tried at its first value
         choices = {a: sorted({low, high}) if a in read else [low] for a, (low, high) in ends.items()}
         for point in itertools.product(*choices.values()):
             corner = dict(zip(choices, point, strict=True))

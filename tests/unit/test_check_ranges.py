@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import attnc as at
@@ -151,6 +151,7 @@ def build(tree, leaves):
 
 @settings(max_examples=200, deadline=None)
 @given(terms, terms, terms, st.integers(2, 9), st.integers(1, 5), st.integers(1, 5))
+@example("i", ("-", "j", "h"), -1, 2, 3, 1)  # live in the last head only
 def test_a_refusal_is_always_right(index, left, right, n, q_len, kv_len):
     """Against brute force: refused means that a pair under the mask reads outside, or that every pair does."""
 
