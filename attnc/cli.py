@@ -98,11 +98,15 @@ def check(
     for variant in variants(target):
         console = Console(stderr=True)
         outcomes = check_variant(variant, chosen, seed)
-        seen = list(track(outcomes, variant.__name__, total=len(chosen), console=console, disable=not console.is_terminal))
+        seen = list(
+            track(outcomes, variant.__name__, total=len(chosen), console=console, disable=not console.is_terminal)
+        )
         wrong = [x for x in seen if x.ok is False]
         refused = [x for x in seen if x.ok is None]
         if wrong or refused:
-            rows = [[str(x.setting), "refused" if x.ok is None else f"{x.ratio:.2f}", x.text] for x in [*wrong, *refused]]
+            rows = [
+                [str(x.setting), "refused" if x.ok is None else f"{x.ratio:.2f}", x.text] for x in [*wrong, *refused]
+            ]
             _table(variant.__name__, ["setting", "error / allowed", "what"], rows[:50])
         worst = max((x.ratio for x in seen), default=0.0)
         _print(
@@ -179,27 +183,69 @@ def fuzz(
 
 @app.command()
 def bench(
-    what: Annotated[Literal["cpu", "overhead"], typer.Argument(help="cpu: beside PyTorch. overhead: compile, start, call.")],
-    rounds: Annotated[int, typer.Option(help="Of `cpu`: calls of each, alternating.")] = 15,
-    threads: Annotated[int | None, typer.Option(help="By default attnc's.")] = None,
+    what: Annotated[
+        Literal["cpu", "sparse", "overhead"],
+        typer.Argument(help="cpu: beside PyTorch. sparse: masks beside PyTorch's. overhead: compile, start, call."),
+    ],
+    rounds: Annotated[
+        int | None, typer.Option(help="Calls of each, alternating; `cpu` 15, `sparse` 5 by default.", min=1)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="By default attnc's.", min=1)] = None,
+    rows: Annotated[str, typer.Option(help="Of `sparse`.")] = "window,documents,natten,long",
+    flex: Annotated[
+        bool, typer.Option(help="Of `sparse`: FlexAttention, which takes a minute a row to compile.")
+    ] = True,
 ) -> None:
     """Measure speed."""
     if what == "cpu":
-        from attnc.backends.cpu.threads import get_num_threads
-        from attnc.bench import bench_cpu
+        _bench_cpu(rounds or 15, threads)
+    elif what == "sparse":
+        _bench_sparse(rows, rounds or 5, threads, flex)
+    else:
+        from attnc.bench import bench_overhead
 
-        rows = [
-            [f"{r.name} {'x'.join(map(str, r.shape))}", f"{r.attnc * 1e3:.2f}", f"{r.torch * 1e3:.2f}", f"{r.ratio:.2f}", f"{r.gflops:.0f}", f"{r.difference:.0e}"]
-            for r in bench_cpu(rounds=rounds, threads=threads)
-        ]  # fmt: skip
-        title = f"float32, {threads or get_num_threads()} threads, medians of {rounds}, alternating with PyTorch's SDPA"
-        _table(title, ["problem", "attnc ms", "torch ms", "torch / attnc", "GFLOP/s", "difference"], rows)
-        return
-    from attnc.bench import bench_overhead
+        found = bench_overhead(threads or 2)
+        cells = [[r.name, _duration(r.seconds), _duration(r.aim) if r.aim is not None else ""] for r in found]
+        _table("overhead", ["what", "measured", "aim"], cells)
 
-    found = bench_overhead(threads or 2)
-    cells = [[r.name, _duration(r.seconds), _duration(r.aim) if r.aim is not None else ""] for r in found]
-    _table("overhead", ["what", "measured", "aim"], cells)
+
+def _conditions(rounds: int, threads: int | None) -> str:
+    """What a table of times has to say."""
+    import os
+
+    from attnc.backends.cpu.threads import get_num_threads
+
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"float32, {threads or get_num_threads()} threads, medians of {rounds}, alternating{load}"
+
+
+def _bench_cpu(rounds: int, threads: int | None) -> None:
+    from attnc.bench import bench_cpu
+
+    title = f"beside PyTorch's SDPA: {_conditions(rounds, threads)}"
+    rows = [
+        [f"{r.name} {'x'.join(map(str, r.shape))}", f"{r.attnc * 1e3:.2f}", f"{r.torch * 1e3:.2f}", f"{r.ratio:.2f}", f"{r.gflops:.0f}", f"{r.difference:.0e}"]
+        for r in bench_cpu(rounds=rounds, threads=threads)
+    ]  # fmt: skip
+    _table(title, ["problem", "attnc ms", "torch ms", "torch / attnc", "GFLOP/s", "difference"], rows)
+
+
+def _bench_sparse(names: str, rounds: int, threads: int | None, flex: bool) -> None:
+    from attnc.bench import bench_long, bench_sparse, tables
+    from attnc.bench.sparse import PEERS, canvas, documents, window
+
+    known = {"window": window, "documents": documents, "natten": canvas}
+    wanted = [x.strip() for x in names.split(",")]
+    if unknown := [x for x in wanted if x not in (*known, "long")]:
+        raise AttncError(f"--rows {unknown[0]}", cause="no such row", cure=f"some of {', '.join((*known, 'long'))}")
+    peers = [x for x in PEERS if flex or x != "flex_attention"]
+    conditions = _conditions(rounds, threads)
+    found = list(bench_sparse([known[x]() for x in wanted if x in known], rounds, threads, peers))
+    if found:
+        _table(conditions, *tables.own(found))
+        _table("how many times attnc's time, the analysis included, a peer takes", *tables.beside(found))
+    if "long" in wanted:
+        _table(_conditions(rounds, threads), *tables.long(bench_long(rounds=rounds, threads=threads)))
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from attnc.backends.arguments import Layout, layout
-from attnc.backends.cpu.context import SIZE, Types
+from attnc.backends.cpu.context import Types
 from attnc.backends.cpu.emit import emit
 from attnc.backends.cpu.kernel import Kernel, build
 from attnc.backends.launch import table_dtype
@@ -18,6 +18,7 @@ from attnc.passes.canonicalise import canonicalise
 from attnc.passes.expand import expand
 from attnc.passes.fold import fold
 from attnc.passes.plan_sweeps import Plan, plan_sweeps
+from attnc.runtime.arrays import ITEMSIZE
 from attnc.runtime.cache import Cache
 from attnc.schedule.choose import choose
 from attnc.schedule.schedule import Schedule
@@ -35,6 +36,7 @@ class Problem:
 
     dtype: of q, k, v and the outputs. features: extents of the feature axes, d and e among them. operands: their dtypes.
     wide_outputs: how many of the last outputs are stored in the compute type (the lse). schedule: None lets attnc choose.
+    small: whether the kernel serves only calls with small lengths and integer scalars (`attnc.passes.narrow`).
     """
 
     dtype: str
@@ -43,17 +45,24 @@ class Problem:
     wide_outputs: int = 0
     target: Target = field(default_factory=host)
     schedule: Schedule | None = None
+    small: bool = False
 
     @property
     def compute(self) -> str:
         """The type of scores, weights and accumulators."""
         return "float64" if self.dtype == "float64" else "float32"
 
+    @property
+    def chosen(self) -> Schedule:
+        """The schedule that is given, or attnc's choice."""
+        return self.schedule or choose(self.target, ITEMSIZE[self.compute], self.features)
+
     def types(self, block: Layout) -> Types:
         """The dtypes of a kernel with this argument block."""
         tables = {t.name: table_dtype(t, self.operands[t.name], self.compute) for t in block.tables}
         narrow = block.outputs - self.wide_outputs
-        return Types(self.compute, self.dtype, tables, (self.dtype,) * narrow + (self.compute,) * self.wide_outputs)
+        outputs = (self.dtype,) * narrow + (self.compute,) * self.wide_outputs
+        return Types(self.compute, self.dtype, tables, outputs, self.small)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +77,29 @@ class Compiled:
     kernel: Kernel | None = None
 
 
-def compile(graph: Graph, problem: Problem, *, cache: Cache | None = None, stop_after: Stage = "kernel") -> Compiled:
-    """Run the stages up to `stop_after`.
+def compile(
+    graph: Graph,
+    problem: Problem,
+    *,
+    program: Program | None = None,
+    cache: Cache | None = None,
+    stop_after: Stage = "kernel",
+) -> Compiled:
+    """Run the stages up to `stop_after`; with `program`, the graph's tile program, those after it.
 
     Raises UnsupportedError naming the expression that this version cannot compile.
     """
     if stop_after == "graph":
         return Compiled(graph)
-    plan = fuse(graph)
+    plan = fuse(graph) if program is None else None
     if stop_after == "fused":
         return Compiled(graph, plan)
-    program = lower_plan(plan)
+    program = lower_plan(plan) if plan is not None else program
+    assert program is not None
     if stop_after == "tile":
         return Compiled(graph, plan, program)
     block = layout(program)
-    schedule = problem.schedule or choose(problem.target, SIZE[problem.compute], problem.features)
+    schedule = problem.chosen
     source, scratch = emit(program, block, schedule, problem.types(block), problem.features, title(graph))
     if stop_after == "source":
         return Compiled(graph, plan, program, schedule, source)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from attnc.backends.arguments import layout
 from attnc.backends.cpu import threads
-from attnc.compile import Problem, Stage, compile
-from attnc.interp import Array, Inputs, Interpreter, Value, interpret
-from attnc.ir.graph import Graph, Node, node, substitute
-from attnc.ir.text import expression
-from attnc.passes.bound import corner
-from attnc.passes.plan_sweeps import Plan
+from attnc.blocks import BlockMap, block_map
+from attnc.compile import Problem, Stage, compile, fuse
+from attnc.interp import Array, Inputs, interpret
+from attnc.ir.graph import Graph, Node, topological
+from attnc.ir.text import BRIEF, expression
+from attnc.passes.plan_sweeps import Accumulator, Plan
+from attnc.runtime.arrays import ITEMSIZE
 from attnc.tile import interp as tile_interp
+from attnc.tile.classes import classify, needs
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Program, Statement
+from attnc.tile.waste import positional
 from attnc.verification import distance, report
 
 EXACT = 1e-10
@@ -51,9 +54,7 @@ def plan_text(plan: Plan) -> str:
 
 def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs) -> str:
     """The plan for given inputs."""
-    schedule = compile(graph, problem, stop_after="source").schedule
-    assert schedule is not None
-    x = inputs.extents
+    schedule, x = problem.chosen, inputs.extents
     lines = [
         f"{graph.name}: q ({x['batch']}, {x['heads']}, {x['q_len']}, {x['d']}), kv length {x['kv_len']}, "
         f"value dim {x['e']}, group {x['group']}, {problem.dtype} computed in {problem.compute}",
@@ -61,50 +62,63 @@ def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs) ->
         f"{threads.get_num_threads()} threads",
     ]
     pairs = x["batch"] * x["heads"] * x["q_len"] * x["kv_len"]
-    for keys in program.sweeps:
-        empty, full, partial = classes(keys, inputs, (schedule.rows, schedule.keys))
-        total = max(empty + full + partial, 1)
-        lines.append(f"sweep {keys.number}: {empty} tiles empty, {full} full, {partial} partial, of {total}")
-        flop = sum(_flop(s, problem) for s in (keys.partial or keys.full)) * pairs * (full + partial) / total
+    reasons = [*program.reasons]
+    for keys, sweep in zip(program.sweeps, fuse(graph).sweeps, strict=True):
+        blocks = block_map(graph.name, keys, sweep, inputs, (schedule.rows, schedule.keys))
+        lines.append(
+            f"sweep {keys.number}: {blocks.visited} of {blocks.total} tiles visited ({blocks.full} full, "
+            f"{blocks.partial} partial), {blocks.empty} empty"
+        )
+        if blocks.partial:
+            looked = "" if blocks.waste.exact else f" (of {blocks.waste.tiles} that were looked at)"
+            lines.append(f"  {blocks.wasted:.1%} of the pairs inside partial tiles{looked} are masked: wasted work")
+        flop = sum(_flop(s, problem) for s in (keys.partial or keys.full)) * pairs * (1 - blocks.sparsity)
         lines.append(f"  about {flop / 1e9:.3g} GFLOP in matrix products and sums over features")
-    lines += [f"note: {reason}" for reason in program.reasons]
-    size = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}[problem.dtype]
-    read = (inputs.q.size + inputs.k.size + inputs.v.size) * size
+        reasons += undecided(keys, sweep, blocks, inputs)
+    read = (inputs.q.size + inputs.k.size + inputs.v.size) * ITEMSIZE[problem.dtype]
     lines.append(f"bytes of q, k, v: {read / 1e6:.3g} MB")
-    return "\n".join([*lines, *(f"note: {text}" for text in notes(graph, program, inputs))])
+    return "\n".join([*lines, *(f"note: {text}" for text in dict.fromkeys([*reasons, *notes(graph, program, inputs)]))])
+
+
+def undecided(keys: Keys, sweep: Sequence[Accumulator], blocks: BlockMap, inputs: Inputs) -> Iterator[str]:
+    """Why tiles stay partial that no border of the mask runs through."""
+    if keys.open or not keys.full:
+        decided = classify(sweep).decided
+        for c in dict.fromkeys(c for a in sweep for c in needs(a) if c not in decided):
+            read = "it has no bound" if positional(c) else "it depends on more than positions"
+            yield f"{expression(c, budget=BRIEF)} is evaluated in every visited tile: {read}"
+    if not blocks.partial:
+        return
+    found = blocks.waste
+    share = f"{found.uniform} of {found.tiles} partial tiles looked at are in truth empty or full"
+    tables = unsorted(keys, inputs) if found.uniform or found.share > 0.5 else []
+    for name, axis in tables:
+        overlap = f"{name} is not sorted along {axis}: tiles whose entries overlap stay partial"
+        yield f"{overlap} ({share})" if found.uniform else overlap
+    if found.uniform and not tables and not keys.open and keys.full:
+        yield f"{share}: the bound of the mask is not exact there"
+
+
+def unsorted(keys: Keys, inputs: Inputs) -> list[tuple[str, str]]:
+    """The tables of numbers whose extremes decide the classes and which go up and down, with the axis along which they do."""
+    tables = [
+        x
+        for x in topological([keys.possible, keys.certain, *(keys.run or ())])
+        if x.op == "extreme" and x["kind"] != "bool"
+    ]
+    found = []
+    for name, position, axis in sorted({(x["name"], x["axis"], x["dims"][x["axis"]]) for x in tables}):
+        table = np.moveaxis(np.asarray(inputs.operands[name]), position, -1)
+        rises, falls = ((step(table[..., 1:], table[..., :-1])).sum(axis=-1) for step in (np.greater, np.less))
+        if (np.minimum(rises, falls) > 1).any():  # one step back may be padding at the end
+            found.append((name, axis))
+    return found
 
 
 def _flop(s: Statement, problem: Problem) -> int:
     if isinstance(s, Dot | DotAcc) or (isinstance(s, FeatureReduce) and s.axes == "ij"):
         return 2 * problem.features[s.feature]
     return 0
-
-
-def classes(keys: Keys, inputs: Inputs, tile: tuple[int, int]) -> tuple[int, int, int]:
-    """How many tiles of a sweep are empty, full and partial, over all batches and heads."""
-    x = inputs.extents
-    leaves: dict[Node, Node] = {}
-    bindings: dict[Node, Value] = {}
-    for axis, length, step in (("i", x["q_len"], tile[0]), ("j", x["kv_len"], tile[1])):
-        start = np.arange(0, length, step)
-        for end, data in (("0", start), ("1", np.minimum(start + step, length) - 1)):
-            leaf = node("value", name=f"{axis}{end}", axes=(axis,), kind="int")
-            leaves[corner(f"{axis}{end}")] = leaf
-            bindings[leaf] = Value(data, (axis,))
-    possible, certain = substitute([keys.possible, keys.certain], leaves)
-    run = Interpreter(inputs, np.float64, 0, 1, bindings=bindings)
-    shape = (x["batch"], x["heads"], -(-x["q_len"] // tile[0]), -(-x["kv_len"] // tile[1]))
-    some, all_ = (np.broadcast_to(_spread(v), shape) for v in run.run([possible, certain]))
-    if not keys.partial and not keys.open:
-        all_ = np.broadcast_to(np.asarray(True), shape)
-    elif not keys.full or keys.open:
-        all_ = np.broadcast_to(np.asarray(False), shape)
-    return int((~some).sum()), int((some & all_).sum()), int((some & ~all_).sum())
-
-
-def _spread(x: Value) -> Array:
-    sizes = dict(zip(x.axes, x.data.shape, strict=True))
-    return x.data.reshape([sizes.get(a, 1) for a in ("b", "h", "i", "j")])
 
 
 def notes(graph: Graph, program: Program, inputs: Inputs) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attnc.extreme import extreme
 from attnc.ir.graph import Graph, Node, topological
 from attnc.ir.ops import INDEX_AXES
 
@@ -221,11 +222,16 @@ class Interpreter:
             data = np.repeat(data, self.extents["group"], axis=1)
         return Value(data, ("b", "h", "j", "d" if name == "k" else "e"))
 
-    def _gather(self, x: Node, operands: list[Value]) -> Value:
+    def _table(self, x: Node) -> Array:
+        """The operand that a gather or extreme reads, in its kind; never empty."""
         table = np.asarray(self.inputs.operands[x["name"]])
-        table = table.astype({"bool": np.bool_, "int": np.int64, "float": self.dtype}[x["kind"]])
+        table = table.astype({"bool": np.bool_, "int": np.int64, "float": self.dtype}[x["kind"]], copy=False)
         if table.size == 0:  # no keys, or no queries: nothing live reads it
             table = np.zeros([max(n, 1) for n in table.shape], table.dtype)
+        return table
+
+    def _gather(self, x: Node, operands: list[Value]) -> Value:
+        table = self._table(x)
         index_axes = canonical(frozenset().union(*(o.axes for o in operands))) if operands else ()
         index = tuple(
             np.clip(align(o, index_axes), 0, table.shape[n] - 1)
@@ -240,6 +246,14 @@ class Interpreter:
         have = (*index_axes, *features)
         axes = canonical(x.axes)
         return Value(data.transpose([have.index(a) for a in axes]), axes)
+
+    def _extreme(self, x: Node, operands: list[Value]) -> Value:
+        axes = canonical(x.axes)
+        ends = np.broadcast_arrays(*(align(o, axes) for o in operands))
+        varying = [n for n, pair in enumerate(zip(x.operands[::2], x.operands[1::2], strict=True)) if len({*pair}) > 1]
+        lows, highs = ([end.ravel() for end in ends[side::2]] for side in (0, 1))
+        found = extreme(self._table(x), x["how"], x["axis"], varying, lows, highs)
+        return Value(found.reshape(ends[0].shape), axes)
 
     def _cast(self, x: Node, operands: list[Value]) -> Value:
         (a,) = operands

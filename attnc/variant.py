@@ -16,10 +16,11 @@ from attnc.dsl.trace import trace
 from attnc.errors import OutputError, ShapeError, TraceError
 from attnc.interp import interpret
 from attnc.ir.graph import Graph, node
-from attnc.runtime.binding import Bound, bind
+from attnc.runtime.binding import Bound, as_numpy, bind
 
 if TYPE_CHECKING:
     from attnc.backends.arguments import Layout
+    from attnc.blocks import BlockMap
     from attnc.call import Result
     from attnc.compile import Compiled, Problem, Stage
     from attnc.tile.program import Program
@@ -140,13 +141,13 @@ class Attention:
         return graph
 
     def _check_ranges(self, graph: Graph, bound: Bound) -> None:
-        """Refuse table indices that are proved out of range: once per graph, extents and scalars."""
+        """Refuse table indices that are proved out of range: once per specialisation, extents and scalars."""
         from attnc.passes.check_ranges import check_ranges
 
         operands, extents = bound.inputs.operands, bound.inputs.extents
         shapes = {name: x.shape for name, x in operands.items() if isinstance(x, np.ndarray)}
         scalars = {name: x for name, x in operands.items() if name not in shapes}
-        key = (graph.key, *extents.values(), *shapes.values(), *scalars.values())
+        key = (bound.specialisation, *extents.values(), *shapes.values(), *scalars.values())
         if key not in self._in_range:
             check_ranges(graph, extents, shapes, scalars)
             if len(self._in_range) >= CHECKED:
@@ -166,10 +167,12 @@ class Attention:
         return self._prepared[key]
 
     def _problem(self, prepared: Prepared, bound: Bound) -> Problem:
+        from attnc.backends.launch import is_small
         from attnc.compile import Problem
 
         dtypes = {name: x.dtype.name for name, x in bound.inputs.operands.items() if isinstance(x, np.ndarray)}
-        return Problem(bound.dtype, bound.features, dtypes, int(prepared.lse))
+        small = is_small(prepared.layout, bound.inputs)
+        return Problem(bound.dtype, bound.features, dtypes, int(prepared.lse), small=small)
 
     def _kernel(self, prepared: Prepared, bound: Bound) -> Compiled:
         from attnc.backends.launch import specialisation
@@ -184,7 +187,9 @@ class Attention:
         if key not in self._compiled:
             with self._compiling:  # of several threads that need it at once, one compiles
                 if key not in self._compiled:
-                    self._compiled[key] = compile(prepared.graph, self._problem(prepared, bound))
+                    self._compiled[key] = compile(
+                        prepared.graph, self._problem(prepared, bound), program=prepared.program
+                    )
         return self._compiled[key]
 
     def reference(
@@ -197,11 +202,7 @@ class Attention:
         bound = bind(self.signature, q, k, v, operands, layout)
         graph = self._trace(bound)
         results = interpret(with_lse(graph) if return_lse else graph, bound.inputs)
-        outputs = [restore(x, bound) for x in results]
-        if return_lse:
-            head: Any = tuple(outputs[:-1]) if graph.tuple_output else outputs[0]
-            return head, outputs[-1]
-        return tuple(outputs) if graph.tuple_output else outputs[0]
+        return _given_back(tuple(restore(x, bound) for x in results), graph.tuple_output, return_lse)
 
     def verify(
         self, q: Any, k: Any, v: Any, *, return_lse: bool = False, layout: str = "bhld", **operands: Any
@@ -217,7 +218,6 @@ class Attention:
 
         Raises OutputError where the output is not linear in v, or the variant has several.
         """
-        from attnc.runtime.binding import as_numpy
         from attnc.weights import check_linear, identity, weights
 
         q, k = as_numpy(q, "Q"), as_numpy(k, "K")
@@ -262,15 +262,41 @@ class Attention:
         prepared = self._prepare(bound, False)
         return explain(prepared.graph, prepared.program, self._problem(prepared, bound), bound.inputs)
 
+    def blocks(
+        self,
+        q: Any,
+        k: Any,
+        v: Any = None,
+        *,
+        tile: Any = None,
+        sweep: Any = None,
+        layout: str = "bhld",
+        **operands: Any,
+    ) -> BlockMap:
+        """Which tiles of the scores are empty, full and partial: counts, a map to print, a picture (docs/language.md).
+
+        tile: (rows, keys), else the kernel's. sweep: its number, else 0. An operand of the variant that is called so goes
+        first. ShapeError: no such tile or sweep. The rest as in a call; V does not matter.
+        """
+        from attnc.blocks import blocks, no_values
+
+        asked = {"tile": tile, "sweep": sweep}
+        mine = {name for name in asked if name in self.signature.operands}
+        operands |= {name: asked[name] for name in mine if asked[name] is not None}
+        if v is None:
+            v = no_values(as_numpy(k, "K"), self.signature, operands)
+        bound = bind(self.signature, q, k, v, operands, layout)
+        prepared = self._prepare(bound, False)
+        chosen = {name: x for name, x in asked.items() if name not in mine and x is not None}
+        return blocks(prepared.graph, prepared.program, self._problem(prepared, bound), bound.inputs, **chosen)
+
     def bisect(self, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
         """Which level first disagrees with the graph: "tile", "kernel", or "none"."""
-        from attnc.compile import lower
         from attnc.explain import disagreement
 
         result = self._run(q, k, v, operands, layout, False, None)
-        return disagreement(
-            result.bound_graph, lower(result.bound_graph), result.bound.inputs, result.arrays, result.dtypes
-        )
+        program = self._prepare(result.bound, False).program
+        return disagreement(result.bound_graph, program, result.bound.inputs, result.arrays, result.dtypes)
 
 
 def _given_back(outputs: tuple[Any, ...], tuple_output: bool, lse: bool) -> Any:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attnc.ir.graph import Node, topological
-from attnc.tile.program import Keys, Program, Store, graphs
+from attnc.tile.program import Program, Store, graphs
 
 HEAD = ("counter", "scratch", "scratch_stride", "batch", "heads", "q_len", "kv_len", "group")
-ROLES = {"q": "i", "k": "j", "v": "j"}
+ROLES = ("q", "k", "v")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,6 @@ class Table:
     name: str
     indices: int
     features: tuple[str, ...]
-    kind: str
 
     @property
     def matrix(self) -> bool:
@@ -32,24 +31,27 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Word number of everything in the block: `words['k_l']`. Strides of arrays are bytes, of tables elements."""
+    """Word number of everything in the block: `words['k_l']`. Strides of arrays are bytes, of tables elements.
+
+    searches: the tables, and axes of them, whose least and greatest entries the kernel summarises before its work.
+    """
 
     words: dict[str, int]
     roles: tuple[str, ...]
     tables: tuple[Table, ...]
+    searches: tuple[tuple[str, int], ...]
     scalars: tuple[tuple[str, str], ...]
     outputs: int
     features: tuple[str, ...]
 
-    def __len__(self) -> int:
-        return len(self.words)
-
 
 def all_graphs(program: Program) -> Iterable[Node]:
     """Every graph in the program, those that classify tiles included."""
-    for step in program.steps:
-        if isinstance(step, Keys):
-            yield from (step.possible, step.certain)
+    for keys in program.sweeps:
+        yield from (keys.possible, keys.certain, *(keys.run or keys.hull or ()))
+        for cut in (keys.cut_i, keys.cut_j):
+            if cut is not None:
+                yield from (cut.shift, *cut.radices)
     for statement in program.statements():
         yield from graphs(statement)
 
@@ -57,6 +59,7 @@ def all_graphs(program: Program) -> Iterable[Node]:
 def layout(program: Program) -> Layout:
     """The block of a program."""
     tables: dict[str, Table] = {}
+    searches: dict[tuple[str, int], None] = {}
     scalars: dict[str, str] = {}
     roles: set[str] = set()
     for x in topological(all_graphs(program)):
@@ -64,11 +67,13 @@ def layout(program: Program) -> Layout:
             roles.add(x["name"])
         elif x.op == "scalar":
             scalars[x["name"]] = x["kind"]
-        elif x.op == "gather":
+        elif x.op in ("gather", "extreme"):
             features = x["dims"][len(x.operands) :]
+            if x.op == "extreme":
+                searches[x["name"], x["axis"]] = None
             old = tables.get(x["name"])
             if old is None or len(features) > len(old.features):
-                tables[x["name"]] = Table(x["name"], len(x["dims"]) - len(features), features, x["kind"])
+                tables[x["name"]] = Table(x["name"], len(x["dims"]) - len(features), features)
     words = list(HEAD)
     used = tuple(r for r in ROLES if r in roles)
     for role in used:
@@ -79,7 +84,9 @@ def layout(program: Program) -> Layout:
     for table in tables.values():
         rank = table.indices + len(table.features)
         words += [f"t_{table.name}_p", *(f"t_{table.name}_{part}{n}" for part in "sn" for n in range(rank))]
+    words += [f"t_{name}_sum{axis}" for name, axis in searches]
     words += [f"s_{name}" for name in scalars]
     numbers = {name: n for n, name in enumerate(words)}
     features = tuple(dict.fromkeys(("d", "e", *(f for table in tables.values() for f in table.features))))
-    return Layout(numbers, used, tuple(tables.values()), tuple(scalars.items()), len(stores), features)
+    kept = tuple(tables.values()), tuple(searches), tuple(scalars.items())
+    return Layout(numbers, used, *kept, len(stores), features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from attnc.backends.arguments import Layout, Table
 from attnc.interp import Inputs
+from attnc.passes.narrow import small
 
 Array = np.ndarray[Any, Any]
 NATIVE = ("bool", "int8", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
@@ -46,6 +48,7 @@ def pack(
         values += [address(x), batch if x.shape[0] > 1 else 0, head, length]
     for out in outputs:
         values += [out.address, *out.strides]
+    shapes: dict[str, tuple[int, ...]] = {}
     for table in layout.tables:
         x = _table(table, np.asarray(inputs.operands[table.name]), compute, lanes)
         keep.append(x)
@@ -53,6 +56,11 @@ def pack(
         if table.features:
             strides[-1] = 1
         values += [address(x), *strides, *x.shape]
+        shapes[table.name] = x.shape
+    for name, axis in layout.searches:
+        room = np.empty(summary_words(shapes[name], axis), np.int64)
+        keep.append(room)
+        values.append(address(room))
     codes = ["q"] * len(values)
     for name, kind in layout.scalars:
         values.append(float(inputs.operands[name]) if kind == "float" else int(inputs.operands[name]))
@@ -60,6 +68,11 @@ def pack(
     block = bytearray(8 * len(values))
     struct.pack_into("=" + "".join(codes), block, 0, *values)
     return block, keep
+
+
+def summary_words(shape: tuple[int, ...], axis: int) -> int:
+    """Numbers of 8 bytes in the summary of a table along an axis: a least and a greatest for each node of the trees."""
+    return 4 * -(-shape[axis] // 64) * math.prod(shape[:axis] + shape[axis + 1 :])
 
 
 def address(x: Array) -> int:
@@ -89,7 +102,12 @@ def _table(table: Table, x: Array, compute: str, lanes: int) -> Array:
     return np.ascontiguousarray(x) if odd or loose else x
 
 
+def is_small(layout: Layout, inputs: Inputs) -> bool:
+    """Whether the kernel for small calls serves this one."""
+    return small(inputs.extents, [inputs.operands[name] for name, kind in layout.scalars if kind == "int"])
+
+
 def specialisation(layout: Layout, inputs: Inputs, features: Mapping[str, int]) -> tuple[object, ...]:
-    """What of a call's arrays decides the kernel: extents of feature axes (not of indexed ones), dtypes of tables."""
+    """What of a call decides the kernel: extents of feature axes (not of indexed ones), dtypes of tables, small numbers."""
     dtypes = tuple([inputs.operands[table.name].dtype.str for table in layout.tables])
-    return (dtypes, *[features[name] for name in layout.features])
+    return (is_small(layout, inputs), dtypes, *[features[name] for name in layout.features])

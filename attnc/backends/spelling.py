@@ -8,6 +8,8 @@ from attnc.backends.printer import Printer
 from attnc.ir.graph import Node, topological
 
 LINE = 88  # a longer expression is cut by naming a part
+READS = ("gather", "extreme")  # what reads memory is done once in its scope, even where several graphs share it
+LEAVES = (*READS, "value", "index", "scalar", "extent", "const", "cast")
 
 
 class Names:
@@ -57,20 +59,20 @@ class Speller:
         """The outermost scope that can compute x."""
         return next(s for s in self.scopes if s.holds(x))
 
-    def spell(self, x: Node) -> str:
-        """The text of x."""
+    def spell(self, x: Node, user: Scope | None = None) -> str:
+        """The text of x, which a node that is computed in the scope `user` needs, or the innermost scope."""
         scope = self.scope(x)
         if x in scope.names:
             return scope.names[x]
-        operands = [self.spell(operand) for operand in x.operands]
-        if x.op in ("gather", "value", "index", "scalar", "extent", "const", "cast"):
+        operands = [self.spell(operand, scope) for operand in x.operands]
+        if x.op in LEAVES:
             text = self.leaf(x, scope, operands)
         else:
             text = self.combine(x, operands)
         if not x.operands and x.op != "gather":
             return text
-        inner = scope is self.scopes[-1]
-        if inner and self.uses.get(x, 0) < 2 and len(text) < LINE:
+        inline = scope is (user or self.scopes[-1]) and (scope is self.scopes[-1] or x.op not in READS)
+        if inline and self.uses.get(x, 0) < 2 and len(text) < LINE:
             return text
         return self.name(x, text, scope)
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from attnc.errors import UnsupportedError
-
-WARM_UPS = 2
+from attnc.bench.peers import alternate, pytorch, same_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +39,15 @@ def bench_cpu(
 
     Raises UnsupportedError where PyTorch is missing.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise UnsupportedError(
-            "bench cpu compares with PyTorch",
-            cause=f"it cannot be imported ({error})",
-            cure="pip install 'attnc[torch]'",
-        ) from error
-    from attnc.backends.cpu.threads import get_num_threads, set_num_threads
     from attnc.variants import causal, full
 
-    ours, theirs = get_num_threads(), torch.get_num_threads()
-    set_num_threads(threads or ours)
-    torch.set_num_threads(threads or ours)
-    try:
+    torch = pytorch("bench cpu")
+    with same_threads(torch, threads):
         rows = []
         for dim in head_dims:
             for name, variant, is_causal in (("dense", full, False), ("causal", causal, True)):
                 rows.append(_row(torch, name, variant, is_causal, (1, heads, length, dim), rounds))
         return rows
-    finally:
-        set_num_threads(ours)
-        torch.set_num_threads(theirs)
 
 
 def _row(
@@ -76,20 +58,8 @@ def _row(
     tensors = [torch.from_numpy(x) for x in (q, k, v)]
     attend = torch.nn.functional.scaled_dot_product_attention
     with torch.inference_mode():
-        a, b = _alternate(lambda: variant(q, k, v), lambda: attend(*tensors, is_causal=is_causal), rounds)
+        a, b = alternate([lambda: variant(q, k, v), lambda: attend(*tensors, is_causal=is_causal)], rounds)
         difference = float(np.abs(variant(q, k, v) - attend(*tensors, is_causal=is_causal).numpy()).max())
     batch, heads, length, dim = shape
     flop = 4.0 * batch * heads * length * length * dim * (0.5 if is_causal else 1.0)
     return CpuRow(name, shape, a, b, flop / a / 1e9, difference)
-
-
-def _alternate(a: Callable[[], Any], b: Callable[[], Any], rounds: int) -> tuple[float, float]:
-    """Median seconds of both, called in turn so that a slow moment of the machine meets both."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for number in range(-WARM_UPS, rounds):
-        for call, kept in zip((a, b), times, strict=True):
-            start = time.perf_counter()
-            call()
-            if number >= 0:
-                kept.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])

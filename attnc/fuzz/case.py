@@ -37,7 +37,9 @@ class Case:
     kinds: tuple[str, ...]
 
     def __str__(self) -> str:
-        shapes = " ".join(f"{n.upper()}{x.shape}" for n, x in (("q", self.inputs.q), ("k", self.inputs.k), ("v", self.inputs.v)))
+        shapes = " ".join(
+            f"{n.upper()}{x.shape}" for n, x in (("q", self.inputs.q), ("k", self.inputs.k), ("v", self.inputs.v))
+        )
         extra = ", with its lse" if self.lse else ""
         values = [f"#   {name}: {_brief(x)}" for name, x in self.operands.items()]
         return "\n".join([f"# {self.name}{extra}: {shapes}, tile {self.tile}", *values, "", self.source])
@@ -55,7 +57,9 @@ def make(seed: int, number: int, dtype: str = "float64") -> Case:
     q, k, v = _features(scribe, shape, dtype)
     operands = {o.name: o.value for o in scribe.operands if o.value is not None}
     bound = bind(variant.signature, q, k, v, operands)
-    graph = trace(variant.function, variant.signature, kinds=bound.kinds, constants=bound.constants, absent=bound.absent)
+    graph = trace(
+        variant.function, variant.signature, kinds=bound.kinds, constants=bound.constants, absent=bound.absent
+    )
     lse = sum(x.op == "softmax" for x in graph.nodes()) == 1 and rng.random() < 0.5
     kinds = _kinds(scribe, graph)
     return Case(

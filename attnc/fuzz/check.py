@@ -53,7 +53,9 @@ class Outcome:
 
 def settings(cover: str) -> list[Setting]:
     """The settings of a cover: "quick" and "pairs" are pairwise, "all" is a full product; one kernel's are neighbours."""
-    rows = {"quick": lambda: pairwise(QUICK), "pairs": lambda: pairwise(FACTORS), "all": lambda: product(EVERYTHING)}[cover]()
+    rows = {"quick": lambda: pairwise(QUICK), "pairs": lambda: pairwise(FACTORS), "all": lambda: product(EVERYTHING)}[
+        cover
+    ]()
     return settings_of(rows)
 
 
@@ -98,7 +100,9 @@ def _verify(variant: Attention, setting: Setting, inputs: tuple[Any, ...], given
         report = variant.verify(*(placed(x, setting) for x in inputs), layout=setting.layout, **given)
     except UnsupportedError as refusal:
         return Outcome(setting, None, 0.0, refusal.message)
-    return Outcome(setting, report.ok, report.error / report.allowed if report.allowed else float(not report.ok), str(report))
+    return Outcome(
+        setting, report.ok, report.error / report.allowed if report.allowed else float(not report.ok), str(report)
+    )
 
 
 def _outputs(variant: Attention, setting: Setting, inputs: tuple[Any, ...], given: dict[str, Any]) -> list[Any]:

@@ -74,7 +74,11 @@ class Scores(Vectors):
         steps = self.rng.randint(1, 3)
         term = self.fit(self.real(PAIR, 1), -1, 1)
         name, count = self.scribe.fresh("x"), self.scribe.constant(steps, "int")
-        self.scribe.lines += [f"{name} = {s.text}", f"for step in range({count}):", f"    {name} = {name} - step * {term.text}"]
+        self.scribe.lines += [
+            f"{name} = {s.text}",
+            f"for step in range({count}):",
+            f"    {name} = {name} - step * {term.text}",
+        ]
         change = term.size * sum(range(steps))
         axes = s.axes | term.axes if steps else s.axes
         return Term(name, "float", axes, s.low - change, s.high + change, None, max(s.level, term.level))
@@ -92,7 +96,11 @@ class Scores(Vectors):
             name = term.text.split("[")[0]
         self.scribe.make_optional(given)
         result = self.scribe.fresh("x")
-        self.scribe.lines += [f"{result} = {s.text}", f"if {name} is not None:", f"    {result} = {result} + {term.text}"]
+        self.scribe.lines += [
+            f"{result} = {s.text}",
+            f"if {name} is not None:",
+            f"    {result} = {result} + {term.text}",
+        ]
         added = t.add(s, term)
         return replace(added if given else s, text=result, grain=None)
 
@@ -155,7 +163,11 @@ class Scores(Vectors):
         """Keys at a constant tuple of distances."""
         distances = tuple(sorted(self.rng.sample(range(-3, 6), 3)))
         name, result = self.scribe.constant(distances, "tuple"), self.scribe.fresh("m")
-        self.scribe.lines += [f"{result} = i == j", f"for distance in {name}:", f"    {result} = {result} | (i - j == distance)"]
+        self.scribe.lines += [
+            f"{result} = i == j",
+            f"for distance in {name}:",
+            f"    {result} = {result} | (i - j == distance)",
+        ]
         return Term(result, "bool", frozenset("ij"), 0, 1, 0)
 
     def sink(self) -> Term:

@@ -81,7 +81,9 @@ def _existing(file: str) -> Path:
 def _load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise TargetError(f"{path} cannot be imported", cause="it is no Python file", cure="give a file that ends in .py")
+        raise TargetError(
+            f"{path} cannot be imported", cause="it is no Python file", cure="give a file that ends in .py"
+        )
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))
     try:

@@ -61,7 +61,9 @@ def grain_of(value: float) -> int | None:
     return next((g for g in range(7) if value * 2**g == round(value * 2**g)), None)
 
 
-def combine(template: str, parts: Iterable[Term], kind: Kind, low: float, high: float, grain: int | None = None) -> Term:
+def combine(
+    template: str, parts: Iterable[Term], kind: Kind, low: float, high: float, grain: int | None = None
+) -> Term:
     """A term over `parts` (put into the template's braces), with their axes and level."""
     parts = list(parts)
     axes = frozenset[str]().union(*(p.axes for p in parts))
@@ -128,9 +130,7 @@ def floordiv(a: Term, b: Term) -> Term:
 
 def mod(a: Term, b: Term) -> Term:
     """a % b of exact terms, with Python's sign; integers by 0 give 0."""
-    return combine(
-        "({} % {})", [a, b], numeric(a, b), min(b.low, 0), max(b.high, 0), max(a.grain or 0, b.grain or 0)
-    )
+    return combine("({} % {})", [a, b], numeric(a, b), min(b.low, 0), max(b.high, 0), max(a.grain or 0, b.grain or 0))
 
 
 def power(a: Term, b: Term) -> Term:

@@ -122,7 +122,9 @@ class Variants(Scores):
     # -- weights
 
     def _weights(self, s: Term) -> Weights:
-        return self.rng.choice([self._softmax, self._softmax, self._softmax, self._by_hand, self._stable, self._free, self._shifted])(s)
+        return self.rng.choice(
+            [self._softmax, self._softmax, self._softmax, self._by_hand, self._stable, self._free, self._shifted]
+        )(s)
 
     def _softmax(self, s: Term) -> Weights:
         parts = [s]

@@ -42,7 +42,9 @@ class Vectors(Expressions):
     def factor(self, axes: str, axis: str, low: float = -1.0, high: float = 1.0) -> Term:
         """A table with a feature axis after some of `axes`: u[d], g[h, d], t[j, d]."""
         lead = [a for a in axes if self.rng.random() < 0.3]
-        operand = self.scribe.table((*lead, axis), tuple(self.shape.extent(a) for a in (*lead, axis)), "float", low, high)
+        operand = self.scribe.table(
+            (*lead, axis), tuple(self.shape.extent(a) for a in (*lead, axis)), "float", low, high
+        )
         text = f"{operand.text}[{', '.join(lead)}]" if lead else operand.text
         return Term(text, "float", frozenset({*lead, axis}), low, high, operand.grain)
 

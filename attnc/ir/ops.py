@@ -83,6 +83,8 @@ _TABLE: list[Op] = [
     _leaf("role", _fixed("float"), lambda attrs: ROLE_AXES[attrs["name"]]),
     _leaf("value", _from_attr, lambda attrs: attrs["axes"]),  # a tile, row or column of a tile program
     Op("gather", None, _from_attr, lambda axes, attrs: _union(axes, attrs) | frozenset(attrs["features"])),
+    # the least or greatest entry of a box of an operand table: a low and a high index per axis of the table
+    Op("extreme", None, _from_attr, _union),
     *_elementwise("exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor weight", 1, _same("float")),
     *_elementwise("neg abs sign", 1, _same("int", "float")),
     *_elementwise("add sub mul floordiv mod minimum maximum", 2, _same("int", "float")),

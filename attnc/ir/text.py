@@ -23,6 +23,8 @@ def label(x: Node) -> str:
         return str(x["name"])
     if x.op == "gather":
         return str(x["name"])
+    if x.op == "extreme":
+        return f"{x['how']} {x['name']}"
     if x.op == "cast":
         return str(x["kind"])
     if x.op == "reduce":
@@ -66,6 +68,9 @@ def _expression(x: Node, level: int, budget: int, sizes: dict[Node, int]) -> str
         return f"{_PREFIX[x.op]}{text(x.operands[0], 7)}"
     if x.op == "gather":
         return f"{x['name']}[{', '.join(map(text, x.operands))}]" if x.operands else str(x["name"])
+    if x.op == "extreme":
+        ends = zip(x.operands[::2], x.operands[1::2], strict=True)
+        return f"{label(x)}[{', '.join(text(a) if a == b else f'{text(a)}..{text(b)}' for a, b in ends)}]"
     if x.op == "attend":
         return f"({text(x.operands[0], 6)} @ {text(x.operands[1], 7)})"
     if x.op == "softmax":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from attnc.interp import MASKED
 from attnc.ir.graph import Graph, Node, const, node, rewrite
 from attnc.ir.ops import INDEX_AXES
-
-MASKED = -1e38
 
 
 def exponent(x: Node) -> Node:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from attnc.interp import ELEMENTWISE
-from attnc.ir.graph import Graph, Node, const, rewrite
+from attnc.ir.graph import Graph, Node, const, node, rewrite
 from attnc.ir.ops import OPS
 from attnc.passes.canonicalise import simplify
 
@@ -23,6 +23,11 @@ def fold_node(x: Node) -> Node:
     with np.errstate(all="ignore"):
         result = values[0].astype(_TYPES[x.dtype]) if x.op == "cast" else ELEMENTWISE[x.op](*values)
     return const(np.asarray(result).item(), x.dtype)
+
+
+def op(name: str, *operands: Node) -> Node:
+    """An elementwise node, folded."""
+    return fold_node(node(name, *operands))
 
 
 def fold(graph: Graph) -> Graph:

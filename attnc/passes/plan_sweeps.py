@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from attnc.ir.graph import Graph, Node, topological
 from attnc.ir.text import BRIEF, expression
 from attnc.passes.expand import feature_axes, is_reduction
-from attnc.passes.separate import Inseparable, Term, product, separate
+from attnc.passes.separate import Inseparable, Term, factors, product, separate
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +95,12 @@ def _terms(x: Node, unknown: frozenset[Node]) -> list[Term]:
 def _outside(t: Term) -> Term:
     """Row factors leave the sum, sum_j w_j q = (sum_j w_j) q: feature vectors, and finished sums with their exponents."""
     inside: Node | None = None
-    for factor in _factors(t.k) if t.k is not None else []:
+    for factor in factors(t.k) if t.k is not None else []:
         if "j" not in factor.axes and (feature_axes(factor) or any(map(is_reduction, topological([factor])))):
             t = Term(t.e, t.k, t.d, product(t.u, factor))
         else:
             inside = product(inside, factor)
     return Term(t.e, inside, t.d, t.u)
-
-
-def _factors(x: Node) -> list[Node]:
-    return [y for operand in x.operands for y in _factors(operand)] if x.op == "mul" else [x]
 
 
 def _accumulator(x: Node, t: Term, sweeps: list[dict[tuple[object, ...], Accumulator]], number: int) -> Accumulator:

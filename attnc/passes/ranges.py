@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from itertools import product
 from typing import NamedTuple
 
+from attnc.interp import MASKED
 from attnc.ir.graph import Node, walk
 
 Number = int | float | bool
@@ -22,7 +23,6 @@ class Range(NamedTuple):
     high: Number
 
 
-MASKED = -1e38
 ANY_BOOL = Range(0, 1)
 ANY_INT = Range(-(2**63), 2**63 - 1)
 ANY_FLOAT = Range(-math.inf, math.inf)

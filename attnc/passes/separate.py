@@ -36,6 +36,11 @@ class Term:
     u: Node | None = None
 
 
+def factors(x: Node) -> list[Node]:
+    """a * b * c as a list."""
+    return [y for operand in x.operands for y in factors(operand)] if x.op == "mul" else [x]
+
+
 def op(name: str, *operands: Node) -> Node:
     """An elementwise node, simplified."""
     return simplify(node(name, *operands))

@@ -16,6 +16,7 @@ from attnc.ir.ops import INDEX_AXES, Kind
 from attnc.runtime.arrays import View, numpy_dtype, view
 
 _FLOATS = {("f", 2): "float16", ("f", 4): "float32", ("f", 8): "float64"}  # by kind and size: dtype.name is slow
+LONGEST = 2**31 - 1  # so that sums of indices need no check for overflow
 _EXTENT_OF = {"b": "batch", "h": "heads", "i": "q_len", "j": "kv_len", "d": "d", "e": "e"}
 Array = np.ndarray[Any, Any]
 
@@ -98,6 +99,12 @@ def _check_features(x: Array, name: str) -> Array:
             f"{name} has head dim 0",
             cause=f"its shape is {x.shape}; the last axis holds the features",
             cure="give it at least one feature",
+        )
+    if max(x.shape) > LONGEST:
+        raise ShapeError(
+            f"{name} is too long",
+            cause=f"its shape is {x.shape}; an axis has at most 2**31 - 1 entries",
+            cure="split the call",
         )
     return x
 

@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from attnc.ir.graph import Node, const, node
-from attnc.passes.bound import bound
+from attnc.interp import MASKED
+from attnc.ir.graph import Node, const
+from attnc.passes.bound import END, ZERO, Ends, both, cuts, negated, possible
 from attnc.passes.canonicalise import is_const
-from attnc.passes.expand import MASKED
-from attnc.passes.fold import fold_node
+from attnc.passes.cuts import Cut
+from attnc.passes.expand import feature_axes
+from attnc.passes.fold import op
 from attnc.passes.plan_sweeps import Accumulator
+from attnc.passes.separate import factors
 
 NEGLIGIBLE = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """`possible` false: the tile contributes nothing. `certain`: every mask in `decided` is true on the whole tile."""
+    """`possible` false: the tile contributes nothing. `certain`: every mask in `decided` is true on the whole tile.
+
+    Both are asked of the boxes into which the cuts split a tile. `run`, `hull`: see `Keys`.
+    """
 
     possible: Node
     certain: Node
     decided: frozenset[Node]
-
-
-def _op(name: str, a: Node, b: Node) -> Node:
-    return fold_node(node(name, a, b))
+    cut_i: Cut | None
+    cut_j: Cut | None
+    run: Ends | None
+    hull: Ends | None
 
 
 def conjuncts(x: Node) -> list[Node]:
@@ -36,43 +42,80 @@ def conjuncts(x: Node) -> list[Node]:
 def conditions(x: Node | None, nothing: float) -> list[Node]:
     """Masks without any of which x is `nothing`: where(c, y, nothing) needs c, and what y needs."""
     if x is None or x.op != "where":
-        return []
+        return [const(False)] if x is not None and is_const(x, nothing) else []
     c, yes, no = x.operands
     if is_const(no, nothing):
         return [*conjuncts(c), *conditions(yes, nothing)]
     if is_const(yes, nothing):
         low = c.op == "le" and is_const(c.operands[1], MASKED)  # a score can always be -inf: no mask of the user's
-        return [*([] if low else [fold_node(node("not", c))]), *conditions(no, nothing)]
+        return [*([] if low else [op("not", c)]), *conditions(no, nothing)]
     return []
-
-
-def _factors(x: Node) -> list[Node]:
-    return [y for operand in x.operands for y in _factors(operand)] if x.op == "mul" else [x]
 
 
 def needs(a: Accumulator) -> list[Node]:
     """The masks without any of which a pair adds nothing to an accumulator."""
     found = conditions(a.e, float("-inf"))
     if a.k is not None and a.how == "sum":
-        # 0 * NaN is NaN in a plain sum, so only a factor that stands alone can be skipped
-        factors = _factors(a.k) if a.skip_zero else [a.k]
-        found += [c for f in factors for c in conditions(f, 0.0)]
+        found += [c for f in _zeroing(a) for c in conditions(f, 0.0)]
     elif a.k is not None and a.k.dtype == "float":
         found += conditions(a.k, NEGLIGIBLE[a.how])
     return found
 
 
+def _zeroing(a: Accumulator) -> list[Node]:
+    """Factors that make a term 0: as 0 * NaN is NaN in a plain sum, there only one that stands alone."""
+    assert a.k is not None
+    return factors(a.k) if a.skip_zero else [a.k]
+
+
+def alive(a: Accumulator) -> Node:
+    """A mask outside of which a pair adds nothing: what it needs, and a weight that is not 0."""
+    found = needs(a)
+    if a.k is not None and a.how == "sum":
+        found += [nonzero(f) for f in _zeroing(a)]
+    result = const(True)
+    for c in dict.fromkeys(found):
+        result = both(result, c)
+    return result
+
+
+def nonzero(x: Node) -> Node:
+    """A mask outside of which a factor is exactly 0, in whatever precision it is computed."""
+    match x.op:
+        case "where":
+            c, a, b = x.operands
+            return op("or", both(c, nonzero(a)), both(op("not", c), nonzero(b)))
+        case "mul" if x.operands[0] == x.operands[1]:
+            return nonzero(x.operands[0])
+        case "neg" | "abs" | "sign":
+            return nonzero(x.operands[0])
+        case "cast" if x.operands[0].dtype == "bool":
+            return x.operands[0]
+        case "cast" | "gather":
+            return op("ne", x, const(0.0 if x.dtype == "float" else 0)) if not feature_axes(x) else const(True)
+        case "maximum" if is_const(x.operands[1], 0.0):  # relu
+            return op("not", op("le", *x.operands))
+        case "minimum" if is_const(x.operands[1], 0.0):
+            return op("not", op("le", x.operands[1], x.operands[0]))
+        case "const":
+            return const(x["value"] != 0)
+    return const(True)
+
+
 def classify(sweep: Iterable[Accumulator]) -> Classes:
     """The classes of a sweep's tiles."""
-    possible, certain = const(False), const(True)
-    decided: set[Node] = set()
+    sweep = list(sweep)
+    mask = const(False)
     for a in sweep:
-        alive = const(True)
-        for condition in needs(a):
-            found = bound(condition)
-            alive = _op("and", alive, found.possible)
-            if not is_const(found.certain, False) and condition not in decided:
-                decided.add(condition)
-                certain = _op("and", certain, found.certain)
-        possible = _op("or", possible, alive)
-    return Classes(possible, certain, frozenset(decided))
+        mask = op("or", mask, alive(a))
+    some = possible(mask)
+    certain = const(True)
+    decided: set[Node] = set()
+    for condition in dict.fromkeys(c for a in sweep for c in needs(a)):
+        refuted = possible(condition, False).holds
+        if not is_const(refuted, True):
+            decided.add(condition)
+            certain = both(certain, negated(refuted))
+    cut_i, cut_j = cuts([mask, *decided])
+    run = some.hull or (ZERO, END) if some.run else None
+    return Classes(some.holds, certain, frozenset(decided), cut_i, cut_j, run, None if some.run else some.hull)

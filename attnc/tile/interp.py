@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from attnc.interp import ELEMENTWISE, Array, Inputs, Interpreter, Value, align, canonical, contract
 from attnc.ir.graph import Node, node, topological
-from attnc.passes.bound import corner
 from attnc.passes.stabilise import value
 from attnc.tile.program import (
     Dot,
@@ -27,6 +26,7 @@ from attnc.tile.program import (
     Store,
     graphs,
 )
+from attnc.tile.regions import Classifier
 
 Rules = Mapping[str, Callable[..., Any]]
 REDUCE: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.max, "min": np.min}
@@ -49,9 +49,11 @@ def run(
     features = {**x, **_feature_extents(program, inputs)}
     parts: dict[tuple[int, int, int, int], Array] = {}
     stores = [s for s in program.steps if isinstance(s, Store)]
+    everything = {**ELEMENTWISE, **(rules or {})}
+    judges = {keys.number: Classifier(keys, inputs, np.dtype(dtype), everything) for keys in program.sweeps}
     for b, h, i0 in itertools.product(range(x["batch"]), range(x["heads"]), range(0, x["q_len"], tile[0])):
         rows = (i0, min(i0 + tile[0], x["q_len"]))
-        item = _Item(inputs, np.dtype(dtype), (b, h), rows, tile[1], rules, features)
+        item = _Item(inputs, np.dtype(dtype), (b, h), rows, tile[1], everything, features, judges)
         for step in program.steps:
             item.step(step)
         for s in stores:
@@ -90,11 +92,12 @@ class _Item:
         head: tuple[int, int],
         rows: tuple[int, int],
         keys: int,
-        rules: Rules | None,
+        rules: Rules,
         features: Mapping[str, int],
+        judges: Mapping[int, Classifier],
     ) -> None:
         self.inputs, self.dtype, self.rows, self.tile = inputs, dtype, rows, keys
-        self.rules = {**ELEMENTWISE, **(rules or {})}
+        self.rules, self.judges = rules, judges
         self.extents, self.features = inputs.extents, features
         self.b, self.h = head
         self.values: dict[str, Value] = {}
@@ -117,12 +120,10 @@ class _Item:
         for name, x, feature in (("k", self.inputs.k, "d"), ("v", self.inputs.v, "e")):
             self.fixed[node("role", name=name)] = self._vectors(x, head, (start, stop), "j", feature)
 
-    def evaluate(self, graph: Node, axes: str | tuple[str, ...], extra: Mapping[Node, Value] | None = None) -> Value:
+    def evaluate(self, graph: Node, axes: str | tuple[str, ...]) -> Value:
         """The graph with the values so far, broadcast to (b, h, *axes)."""
         leaves = {value(name, x.axes, _kind(x)): x for name, x in self.values.items()}
-        run = Interpreter(
-            self.inputs, self.dtype, *self.rows, bindings={**self.fixed, **leaves, **(extra or {})}, rules=self.rules
-        )
+        run = Interpreter(self.inputs, self.dtype, *self.rows, bindings={**self.fixed, **leaves}, rules=self.rules)
         x = run.run([graph])[0]
         full = canonical({"b", "h", *axes, *x.axes})
         sizes = {
@@ -151,23 +152,21 @@ class _Item:
             shape = (1, 1, rows) if s.feature is None else (1, 1, rows, self.features[s.feature])
             axes = ("b", "h", "i") if s.feature is None else ("b", "h", "i", s.feature)
             self.values[s.name] = Value(np.full(shape, s.initial, kind), axes)
-        length = self.extents["kv_len"]
         outside = dict(self.values)
-        for start in range(0, length, self.tile):
-            stop = min(start + self.tile, length)
-            ends = {"i0": self.rows[0], "i1": self.rows[1] - 1, "j0": start, "j1": stop - 1}
-            leaves = {corner(name): Value(np.asarray(x), ()) for name, x in ends.items()}
-            if not self._holds(keys.possible, leaves):
-                continue
+        for start, stop, full in self._tiles(keys):
             self._set_keys(start, stop)
-            certain = bool(keys.full) and (not keys.partial or self._holds(keys.certain, leaves))
-            for statement in keys.full if certain else keys.partial:
+            for statement in keys.full if full else keys.partial:
                 self._statement(statement)
             kept = {s.name for s in keys.states} | set(outside)
             self.values = {name: x for name, x in self.values.items() if name in kept}
 
-    def _holds(self, condition: Node, leaves: Mapping[Node, Value]) -> bool:
-        return bool(self.evaluate(condition, (), leaves).data.reshape(()))
+    def _tiles(self, keys: Keys) -> Iterator[tuple[int, int, bool]]:
+        """Where the tiles that are not empty start and stop, and whether the full body runs."""
+        start = np.arange(0, self.extents["kv_len"], self.tile)
+        stop = np.minimum(start + self.tile, self.extents["kv_len"])
+        b, h, i0, i1 = (np.full(len(start), x) for x in (self.b, self.h, self.rows[0], self.rows[1] - 1))
+        possible, full = self.judges[keys.number](b, h, i0, i1, start, stop - 1)
+        return zip(start[possible].tolist(), stop[possible].tolist(), full[possible].tolist(), strict=True)
 
     def _statement(self, s: Statement) -> None:
         match s:

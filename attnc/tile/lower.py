@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 
 from attnc.errors import UnsupportedError
-from attnc.ir.graph import Node, const, node, rewrite, substitute, topological
+from attnc.ir.graph import Node, const, node, rewrite, substitute
 from attnc.passes.expand import feature_axes
-from attnc.passes.fold import fold_node
+from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
-from attnc.tile.classes import Classes, classify, needs
+from attnc.tile.classes import classify, needs
 from attnc.tile.features import Names, Scope, sides
 from attnc.tile.program import (
-    Dot,
     DotAcc,
     Keys,
     Map,
@@ -25,19 +24,15 @@ from attnc.tile.program import (
     Statement,
     Step,
     Store,
-    graphs,
+    reads,
 )
 
 PAIR = ("b", "h", "i", "j")
 MINUS = const(-math.inf)
 ZERO = const(0.0)
 INT64 = {"max": -(2**63), "min": 2**63 - 1, "sum": 0}
+COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
 FLOAT = {"max": -math.inf, "min": math.inf, "sum": 0.0}
-
-
-def op(name: str, *operands: Node) -> Node:
-    """An elementwise node, folded."""
-    return fold_node(node(name, *operands))
 
 
 def lower(plan: Plan) -> Program:
@@ -73,18 +68,19 @@ class _Lowering:
         exponents = {a.e: self.stabiliser.exponents[a] for a in sweep if a.e is not None}
         partial = self._body(scope.inside(), sweep, exponents, {})
         full: tuple[Statement, ...] = ()
-        nothing_certain = not classes.decided
-        if not nothing_certain:
+        if classes.decided:
             full = self._body(scope.inside(), sweep, exponents, dict.fromkeys(classes.decided, const(True)))
             if classes.certain.op == "const" and classes.certain["value"]:
                 partial = ()
         elif not any(map(needs, sweep)):
             full, partial = partial, ()
-        classes = Classes(classes.possible, classes.certain if full else const(False), classes.decided)
+        certain = classes.certain if full else const(False)
         states = [State(_running(name), -math.inf, "float") for name in exponents.values()]
         states += [_state(a) for a in sweep]
         undecided = any(c not in classes.decided for a in sweep for c in needs(a))
-        keys = Keys(number, tuple(states), classes.possible, classes.certain, full, partial, undecided)
+        c = classes
+        tiles = (c.cut_i, c.cut_j, c.run, c.hull)
+        keys = Keys(number, tuple(states), c.possible, certain, full, partial, undecided, *tiles)
         shifts: list[Step] = [RowMap(name, shift(row(_running(name)))) for name in exponents.values()]
         return [*rows, keys, *shifts]  # type: ignore[list-item]
 
@@ -164,8 +160,7 @@ class _Lowering:
         out.append(Reduce(part, a.how, term))
         old = row(a.name, kind)
         kept = node("mul", row(scale), old) if scale is not None else old
-        combine = {"sum": "add", "max": "maximum", "min": "minimum"}[a.how]
-        out.append(SetRow(a.name, node(combine, kept, row(part, kind))))
+        out.append(SetRow(a.name, node(COMBINE[a.how], kept, row(part, kind))))
 
     def _product(
         self,
@@ -213,9 +208,7 @@ def _alive(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         if isinstance(step, RowMap) and step.name not in read:
             continue
         inner = (*step.full, *step.partial) if isinstance(step, Keys) else (step,)
-        for s in inner:
-            read |= {x["name"] for x in topological(graphs(s)) if x.op == "value"}
-            read |= {s.rows} if isinstance(s, Dot) else set()
+        read = read.union(*map(reads, inner))
         kept.append(step)
     return tuple(reversed(kept))
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from attnc.ir.graph import Node
+from attnc.ir.graph import Node, topological
+from attnc.passes.cuts import Cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,11 @@ class Keys:
     A tile is skipped unless `possible`; where `certain`, `full` runs, else `partial`. Both are scalar graphs over the corners
     i0, i1, j0, j1. `full` is empty where nothing can be certain, `partial` where everything is. `open`: masks that no corner
     decides are still evaluated in `full`.
+
+    With cuts, a tile is first split into boxes that wrap no index (`attnc.passes.cuts`): it is possible where one box is, and
+    certain where all are. `run`: where the tiles that are not empty are those that touch the keys from first to last, these
+    two as graphs over i0 and i1 (none where first > last); `possible` then need not be asked. `hull`: the same where there may be
+    empty tiles between. A backend may begin its tiles at the first key, and end the last one at the last.
     """
 
     number: int
@@ -122,6 +128,10 @@ class Keys:
     full: tuple[Statement, ...]
     partial: tuple[Statement, ...]
     open: bool = False
+    cut_i: Cut | None = None
+    cut_j: Cut | None = None
+    run: tuple[Node, Node] | None = None
+    hull: tuple[Node, Node] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +178,9 @@ class Program:
 def graphs(s: Statement | Store) -> tuple[Node, ...]:
     """The graphs that a statement evaluates."""
     return () if isinstance(s, Dot | DotAcc) else (s.graph,)
+
+
+def reads(s: Statement | Store) -> set[str]:
+    """Names of the tiles, rows and states that a statement reads."""
+    values = {x["name"] for x in topological(graphs(s)) if x.op == "value"}
+    return values | {s.rows} if isinstance(s, Dot) else values

@@ -14,14 +14,20 @@ if TYPE_CHECKING:
     from attnc.variants.additive_mask import additive_mask
     from attnc.variants.alibi import alibi
     from attnc.variants.bigbird import bigbird
+    from attnc.variants.block_diffusion import block_diffusion
+    from attnc.variants.block_sparse import block_sparse
     from attnc.variants.causal import causal
+    from attnc.variants.chunked import chunked
     from attnc.variants.cross import cross
     from attnc.variants.dilated_window import dilated_window
     from attnc.variants.document import document
     from attnc.variants.full import full
     from attnc.variants.gqa import gqa
     from attnc.variants.longformer import longformer
+    from attnc.variants.natten import natten
     from attnc.variants.prefix_lm import prefix_lm
+    from attnc.variants.shared_prefix import shared_prefix
+    from attnc.variants.sliding_tile import sliding_tile
     from attnc.variants.sliding_window import sliding_window
     from attnc.variants.soft_cap import soft_cap
     from attnc.variants.t5 import t5
@@ -30,14 +36,20 @@ __all__ = [
     "additive_mask",
     "alibi",
     "bigbird",
+    "block_diffusion",
+    "block_sparse",
     "causal",
+    "chunked",
     "cross",
     "dilated_window",
     "document",
     "full",
     "gqa",
     "longformer",
+    "natten",
     "prefix_lm",
+    "shared_prefix",
+    "sliding_tile",
     "sliding_window",
     "soft_cap",
     "t5",

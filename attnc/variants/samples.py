@@ -107,6 +107,37 @@ def _document(call: Call) -> dict[str, Any]:
     return {"doc": doc}
 
 
+def _shared_prefix(call: Call) -> dict[str, Any]:
+    prefix = call.number(0, call.kv_len)
+    starts = call.rng.random((call.shared(call.batch), call.kv_len)) < 0.1
+    starts[:, :prefix] = False
+    return {"text": np.cumsum(starts, axis=1), "prefix": prefix}
+
+
+def _chunked(call: Call) -> dict[str, Any]:
+    return {"chunk": call.number(1, call.kv_len)}
+
+
+def _block_diffusion(call: Call) -> dict[str, Any]:
+    return {"block": call.number(1, call.kv_len // 4)}
+
+
+def _natten(call: Call) -> dict[str, Any]:
+    return {"width": call.number(1, 24), "kernel": 2 * call.number(0, 6) + 1}
+
+
+def _sliding_tile(call: Call) -> dict[str, Any]:
+    window = {"rows": 2 * call.number(0, 2) + 1, "columns": 2 * call.number(0, 2) + 1}
+    return {"tile": call.number(1, call.kv_len // 8), "width": call.number(1, 6), **window}
+
+
+def _block_sparse(call: Call) -> dict[str, Any]:
+    sizes = call.number(1, call.kv_len), call.number(1, call.kv_len // 4)
+    blocks = (max(1, -(-call.kv_len // size)) for size in sizes)
+    marks = call.rng.random((call.shared(call.batch), call.shared(call.heads), *blocks)) < 0.5
+    return {"chosen": marks, "rows": sizes[0], "block": sizes[1]}
+
+
 def _cross(call: Call) -> dict[str, Any]:
     return {"lengths": call.upto(call.kv_len, call.batch)}
 
@@ -118,7 +149,9 @@ def _additive_mask(call: Call) -> dict[str, Any]:
 
 
 _OPERANDS: dict[str, Callable[[Call], dict[str, Any]]] = {
-    "additive_mask": _additive_mask, "alibi": _alibi, "bigbird": _bigbird, "causal": _none, "cross": _cross,
-    "dilated_window": _dilated_window, "document": _document, "full": _none, "gqa": _none, "longformer": _longformer,
-    "prefix_lm": _prefix_lm, "sliding_window": _sliding_window, "soft_cap": _soft_cap, "t5": _t5,
+    "additive_mask": _additive_mask, "alibi": _alibi, "bigbird": _bigbird, "block_diffusion": _block_diffusion,
+    "block_sparse": _block_sparse, "causal": _none, "chunked": _chunked, "cross": _cross, "dilated_window": _dilated_window,
+    "document": _document, "full": _none, "gqa": _none, "longformer": _longformer, "natten": _natten, "prefix_lm": _prefix_lm,
+    "shared_prefix": _shared_prefix, "sliding_tile": _sliding_tile, "sliding_window": _sliding_window, "soft_cap": _soft_cap,
+    "t5": _t5,
 }  # fmt: skip

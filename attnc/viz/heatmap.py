@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnc.errors import AttncError, ShapeError
+from attnc.errors import ShapeError
+from attnc.figure import new_figure
 from attnc.viz.text import check_labels, relative, text
 
 if TYPE_CHECKING:
@@ -59,16 +60,10 @@ def heatmap(
 
 
 def _figure(shape: tuple[int, ...]) -> Figure:
-    """An empty figure that leaves some 6 mm to a weight; without pyplot, whose figures outlive their use."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise AttncError(
-            "matplotlib is missing", cause=f"a picture needs it ({error})", cure="pip install 'attnc[viz]'"
-        ) from error
+    """An empty figure that leaves some 6 mm to a weight."""
     heads, q_len, kv_len = shape
     width, height = (min(max(0.24 * n, 2.5), 16) for n in (kv_len, q_len))
-    return Figure(figsize=(heads * width + 1.5, height + 1.5), layout="constrained")
+    return new_figure(heads * width + 1.5, height + 1.5)
 
 
 def _colours(w: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def stages(name: str) -> dict[str, str]:
     graph = VARIANTS[name].graph
     tables = {"doc": "int64"} | dict.fromkeys(("u", "wq", "wk", "slopes"), "float32")
     features = {"d": D, "e": E} | ({"r": 5} if name == "additive" else {})
-    problem = Problem(DTYPES.get(name, "float32"), features, tables, target=AVX512, schedule=SCHEDULE)
+    problem = Problem(DTYPES.get(name, "float32"), features, tables, target=AVX512, schedule=SCHEDULE, small=True)
     done = compile(graph, problem, stop_after="source")
     assert done.plan is not None and done.source is not None
     texts = {

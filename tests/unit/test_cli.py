@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 import attnc.fuzz.check
 from attnc import cli
-from attnc.bench import bench_cpu, bench_overhead
+from attnc.bench import bench_cpu, bench_long, bench_overhead, bench_sparse
+from attnc.bench.sparse import canvas, documents, window
 from attnc.fuzz.samples import Setting
 from attnc.fuzz.targets import TargetError, is_script, split, variants
 from attnc.runtime.cache import Cache
@@ -66,7 +67,9 @@ def refused(monkeypatch, capsys, *arguments):
 
 
 def test_targets(two):
-    assert split("a.py:f") == ("a.py", "f") and split("a.py") == ("a.py", "") and split(r"C:\x\a.py") == (r"C:\x\a.py", "")
+    assert (
+        split("a.py:f") == ("a.py", "f") and split("a.py") == ("a.py", "") and split(r"C:\x\a.py") == (r"C:\x\a.py", "")
+    )
     assert is_script(two) and not is_script(f"{two}:near") and not is_script("causal")
     assert [x.__name__ for x in variants(two)] == ["near", "biased"]
     assert [x.__name__ for x in variants(f"{two}:biased")] == ["biased"]
@@ -104,7 +107,9 @@ def test_run_a_variant(two):
 def test_show_every_stage(two):
     assert "softmax(%" in call("show", f"{two}:near")
     assert "sweep 0:" in call("show", f"{two}:near", "--stage", "fused")
-    assert "for each tile of keys" in call("show", f"{two}:near", "--stage", "tile", "--length", "40", "--kv-length", "50")
+    assert "for each tile of keys" in call(
+        "show", f"{two}:near", "--stage", "tile", "--length", "40", "--kv-length", "50"
+    )
     source = call("show", f"{two}:near", "--stage", "source", "--dim", "16", "--dtype", "float64")
     compile(source, "shown", "exec")
     text = call("show", two)
@@ -117,7 +122,10 @@ def test_explain(two):
 
 
 def test_check_prints_what_it_verified(two, monkeypatch):
-    few = [Setting(D=8, Dv=8, lengths=(5, 9), heads=(2, 1)), Setting(D=8, Dv=8, lengths=(20, 9), heads=(2, 1), strided=True)]
+    few = [
+        Setting(D=8, Dv=8, lengths=(5, 9), heads=(2, 1)),
+        Setting(D=8, Dv=8, lengths=(20, 9), heads=(2, 1), strided=True),
+    ]
     monkeypatch.setattr(attnc.fuzz.check, "settings", lambda cover: few)
     text = call("check", two)
     assert "near: 2 of 2 ok, 0 wrong" in text and "biased: 2 of 2 ok, 0 wrong" in text
@@ -182,3 +190,57 @@ def test_bench_cpu_compares_equal_outputs():
     for row in rows:
         assert row.difference < 1e-5 and row.attnc > 0 and row.torch > 0
         np.testing.assert_allclose(row.ratio, row.torch / row.attnc)
+
+
+def test_bench_sparse_counts_tiles_and_compares_outputs():
+    problems = [window(300, 2, 16, size=40), documents(3, 50, 2, 16), canvas(8, 3, 2, 16)]
+    rows = list(bench_sparse(problems, rounds=1, threads=1, peers=["SDPA with mask"]))
+    assert [r.problem for r in rows] == problems
+    for row in rows:
+        (peer,) = row.peers
+        assert not peer.failed and peer.difference < 1e-5
+        mask = problem_mask(row.problem)
+        assert row.problem.needed == mask.sum()
+        rows, keys = row.tiles.shape
+        starts = [range(0, len(mask), n) for n in (rows, keys)]
+        tiles = [mask[i : i + rows, j : j + keys] for i in starts[0] for j in starts[1]]
+        full, visited = (2 * sum(map(found, tiles)) for found in (np.all, np.any))  # of two heads
+        assert (row.tiles.full, row.tiles.visited) == (full, visited)
+        assert row.waste == row.tiles.pairs / (2 * mask.sum())
+
+
+def problem_mask(problem):
+    torch = pytest.importorskip("torch")
+    at = torch.arange(problem.shape[2])
+    return problem.mask(torch)(0, 0, at[:, None], at[None, :]).numpy()
+
+
+def test_bench_sparse_says_why_a_peer_has_no_numbers(monkeypatch):
+    import attnc.bench.sparse as sparse
+
+    def broken(*args):
+        raise RuntimeError("no C++ compiler\nat all")
+
+    monkeypatch.setitem(sparse.PEERS, "flex_attention", broken)
+    (row,) = bench_sparse([window(40, 1, 16, size=9)], rounds=1)
+    assert [x.failed for x in row.peers] == ["RuntimeError: no C++ compiler", ""]
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (row,) = bench_sparse([window(40, 1, 16, size=9)], rounds=1)
+    assert all("PyTorch cannot be imported" in x.failed for x in row.peers) and row.seconds > 0
+
+
+def test_bench_long_counts_memory_and_tiles():
+    row = bench_long(length=3000, window=100, dim=16, rounds=1, threads=2)
+    assert row.difference < 1e-5 and abs(row.memory) < 32 * 2**20
+    assert row.full + row.partial >= 3000 * 100 / (64 * 128) and row.analysis > 0 and row.dense_tiles == 47 * 24
+
+
+def test_bench_sparse_prints_tables(monkeypatch, capsys):
+    import attnc.bench.sparse as sparse
+
+    monkeypatch.setattr(sparse, "window", lambda: window(150, 2, 16, size=30))
+    text = call("bench", "sparse", "--rows", "window", "--no-flex", "--rounds", "1")
+    assert "window 30" in text and "1x2x150x16" in text and "SDPA with mask" in text and "flex" not in text
+    assert "some of window, documents, natten, long" in refused(
+        monkeypatch, capsys, "bench", "sparse", "--rows", "windows"
+    )

@@ -14,6 +14,7 @@ from attnc.backends.cpu import memory as mem
 from attnc.backends.cpu import microkernel as mk
 from attnc.backends.cpu.machine import FASTMATH, compile_object, load_object
 from attnc.backends.cpu.vector import Vec, host_width, vec
+from attnc.schedule.target import host
 
 W = 8
 KINDS = {"float32": types.float32, "float64": types.float64, "int64": types.int64, "bool": types.boolean}
@@ -126,6 +127,32 @@ def test_int32_lanes_keep_their_width() -> None:
     run(x.ctypes.data, y.ctypes.data, out.ctypes.data, len(x))
     with np.errstate(all="ignore"):
         same(out, x // y + x % 7)
+
+
+def test_lanes_change_their_width() -> None:
+    I, J, B, T = vec(types.int64, W), vec(types.int32, W), vec(types.boolean, W), mem.storage("int32")
+    load, store, store_as, gather = mem.load, mem.store, mem.store_as, mem.gather
+    resize, saturate, add, lt = ew.resize, ew.saturate, ew.add, ew.lt
+
+    @numba.njit
+    def run(x: int, narrow: int, index: int, mask: int, wide: int, out: int, less: int, s: int) -> int:
+        low = resize(J, saturate(load(I, x)))
+        store_as(out, low, T)
+        picked = gather(J, narrow, load(I, index), T)
+        store(wide, add(resize(I, picked), resize(J, load(B, mask))))  # in 64 bits where one of them has them
+        store(less, lt(picked, saturate(s)))
+        return saturate(s)  # type: ignore[no-any-return]
+
+    x = np.array([0, -1, 2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**63 - 1, -(2**63)])
+    narrow, index = np.array([2**31 - 1, -(2**31), 5, -5], "int32"), np.array([0, 1, 2, 3, 3, 2, 1, 0])
+    mask = np.arange(W) % 2 == 0
+    out, wide, less = np.zeros(W, "int32"), np.zeros(W, "int64"), np.zeros(W, bool)
+    places = [a.ctypes.data for a in (x, narrow, index, mask, wide, out, less)]
+    for s in (0, 2**40, -(2**40), 2**31 - 1):
+        assert run(*places, s) == min(max(s, -(2**31)), 2**31 - 1)
+        same(out, x.clip(-(2**31), 2**31 - 1).astype("int32"))
+        same(wide, narrow[index].astype("int64") + mask)
+        same(less, narrow[index] < min(max(s, -(2**31)), 2**31 - 1))
 
 
 def test_booleans_where_and_casts() -> None:
@@ -307,7 +334,7 @@ GEMM = {
 def test_gemm_covers_every_shape(mode: str, dtype: str) -> None:
     width = host_width(np.dtype(dtype).itemsize)
     F: Vec = vec(KINDS[dtype], width)
-    gemm, (rows, cols), size = GEMM[mode], mk.tile_shape(), np.dtype(dtype).itemsize
+    gemm, (rows, cols), size = GEMM[mode], host().tile, np.dtype(dtype).itemsize
 
     @numba.njit
     def run(

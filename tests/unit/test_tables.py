@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 import pkgutil
 import re
 import textwrap
@@ -14,15 +15,16 @@ import pytest
 
 import attnc
 from attnc.backends.arguments import layout
-from attnc.backends.cpu import elementwise, emit, leaves, memory, microkernel, rearrange
+from attnc.backends.cpu import boxes, elementwise, emit, leaves, memory, microkernel, rearrange, summary, sweep
 from attnc.backends.cpu.context import Types
 from attnc.backends.cpu.emit import emit as emit_source
 from attnc.compile import lower
 from attnc.interp import ELEMENTWISE, Inputs, Interpreter, interpret
-from attnc.ir.graph import Graph, Node, const, node
-from attnc.ir.ops import OPS
+from attnc.ir.graph import Graph, Node, const, node, topological
+from attnc.ir.ops import OPS, Kind
 from attnc.ir.text import expression, listing
 from attnc.ir.verify import verify
+from attnc.passes import bound as bounds
 from attnc.passes.expand import expand
 from attnc.schedule.schedule import Schedule
 from attnc.tile import interp as tile_interp
@@ -73,6 +75,8 @@ def example(name: str) -> Node:
             return attend(scores(node("cast", node("sub", I, J), kind="float")))
         case "value":
             return attend(S)  # leaves of tile programs: the lowering makes them
+        case "extreme":
+            return node("attend", node("softmax", S, node("lt", const(0.0), TABLE), masked=True, sink=False), V)
     return attend(scores(elementwise_example(name)))
 
 
@@ -115,9 +119,11 @@ def source_of(program: Program) -> str:
 @pytest.mark.parametrize("name", OPS)
 def test_an_op_is_interpreted_lowered_and_emitted(name: str, inputs: Inputs) -> None:
     graph = verify(Graph((example(name),), name))
-    if name != "value":
-        assert any(x.op == name for x in graph.nodes())
     program = lower(graph)
+    if name == "extreme":  # the bounds of tables
+        assert any(x.op == name for keys in program.sweeps for x in topological([keys.possible]))
+    elif name != "value":
+        assert any(x.op == name for x in graph.nodes())
     (expected,), (found,) = interpret(graph, inputs), tile_interp.run(program, inputs, tile=(2, 3))
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
     assert np.isfinite(expected).all() and np.abs(expected).max() > 1e-3
@@ -134,12 +140,23 @@ def test_an_op_is_printed(name: str) -> None:
     assert "{" not in expression(graph.outputs[0])
 
 
+def kinds_of(name: str) -> set[Kind]:
+    """The kinds of result that an elementwise op has."""
+    if name == "cast":
+        return {"bool", "int", "float"}
+    arity = OPS[name].arity or 0
+    found = {OPS[name].kind(kinds, {}) for kinds in itertools.product(("bool", "int", "float"), repeat=arity)}
+    return {kind for kind in found if kind is not None}
+
+
 def test_every_op_has_one_rule_per_consumer() -> None:
     for name, op in OPS.items():
         own = hasattr(Interpreter, f"_{name}")
         assert own != (name in ELEMENTWISE) or name == "value", f"the interpreter's rule of {name}"
         if op.elementwise:
             assert name == "cast" or name in leaves.RULES, f"no spelling of {name}"
+            for kind in kinds_of(name):
+                assert name in bounds.RULES[kind], f"no interval rule of {name} for {kind}"
     assert set(leaves.RULES) <= set(OPS) and set(ELEMENTWISE) <= set(OPS)
     assert all(OPS[name].elementwise for name in (*leaves.RULES, *ELEMENTWISE))
 
@@ -156,6 +173,8 @@ def test_composite_ops_are_gone_after_expansion() -> None:
         (memory, emit.MEMORY),
         (microkernel, emit.GEMM),
         (rearrange, emit.REARRANGE),
+        (boxes, emit.BOXES),
+        (summary, emit.SUMMARY),
     ],
     ids=lambda x: getattr(x, "__name__", "names"),
 )
@@ -188,7 +207,7 @@ def test_every_statement_has_a_rule() -> None:
     item = tile_interp._Item
     assert matched(item.step) | matched(item._statement) == names | {"Keys"}
     assert matched(text.line) == names
-    inside, outside = matched(emit._body), matched(emit._steps)
+    inside, outside = matched(sweep._body), matched(emit._steps)
     assert inside == {x.__name__ for x in typing.get_args(Statement)}
     assert outside == {"Load", "RowMap", "FeatureReduce", "Keys", "Store"}
 

@@ -34,7 +34,7 @@ SHAPES = [  # B, Hq, Hkv, Lq, Lk, D, Dv
 
 @dataclass(frozen=True)
 class Pair:
-    """One query and one key: their vectors, places and the operands. p is the query's position among the keys."""
+    """One query and one key: their vectors, places and the operands. p is the query's position among the n keys."""
 
     q: np.ndarray
     k: np.ndarray
@@ -43,6 +43,7 @@ class Pair:
     i: int
     j: int
     p: int
+    n: int
     o: dict[str, Any]
 
     @property
@@ -76,6 +77,48 @@ def document(x: Pair) -> bool:
 def dilated_window(x: Pair) -> bool:
     keys = {x.p + n * x.o["dilation"] for n in range(-(x.o["window"] // 2), x.o["window"] // 2 + 1)}
     return x.j in keys
+
+
+def shared_prefix(x: Pair) -> bool:
+    text = x.o["text"]
+    return x.j <= x.p and (x.j < x.o["prefix"] or bool(entry(text, x.b, x.p) == entry(text, x.b, x.j)))
+
+
+def block_sparse(x: Pair) -> bool:
+    return x.j <= x.p and bool(entry(x.o["chosen"], x.b, x.h, x.p // x.o["rows"], x.j // x.o["block"]))
+
+
+def block_diffusion(x: Pair) -> bool:
+    half = x.n // 2
+    (mine, my_block), (its, its_block) = (
+        ("clean", (at - half) // x.o["block"]) if at >= half else ("noisy", at // x.o["block"]) for at in (x.i, x.j)
+    )
+    if its == "noisy":
+        return mine == "noisy" and my_block == its_block
+    return its_block < my_block or (mine == "clean" and my_block == its_block)
+
+
+def neighbours(centre: int, kernel: int, extent: int) -> range:
+    """The `kernel` places around one of `extent`; at the border those nearest to it (fewer where there are fewer)."""
+    last = min(max(centre + kernel // 2, kernel - 1), extent - 1)
+    return range(last - kernel + 1, last + 1)
+
+
+def in_window(x: int, y: int, width: int, height: int, kernel: tuple[int, int]) -> bool:
+    """Whether cell y of a canvas is in the window of rows and columns of cell x."""
+    places = zip(divmod(x, width), divmod(y, width), kernel, (height, width), strict=True)
+    return all(its in neighbours(mine, size, extent) for mine, its, size, extent in places)
+
+
+def natten(x: Pair) -> bool:
+    width, kernel = x.o["width"], x.o["kernel"]
+    return in_window(x.i, x.j, width, math.ceil(x.n / width), (kernel, kernel))
+
+
+def sliding_tile(x: Pair) -> bool:
+    tile, width = x.o["tile"], x.o["width"]
+    height = math.ceil(x.n / (tile * width))
+    return in_window(x.i // tile, x.j // tile, width, height, (x.o["rows"], x.o["columns"]))
 
 
 def t5_bucket(relative: np.ndarray, bidirectional: bool, num_buckets: int = 32, max_distance: int = 128) -> np.ndarray:
@@ -120,6 +163,12 @@ MASKS: dict[str, Callable[[Pair], bool]] = {
     "bigbird": bigbird,
     "document": document,
     "cross": lambda x: x.j < entry(x.o["lengths"], x.b),
+    "chunked": lambda x: x.j in range(x.p // x.o["chunk"] * x.o["chunk"], x.p + 1),
+    "shared_prefix": shared_prefix,
+    "block_sparse": block_sparse,
+    "block_diffusion": block_diffusion,
+    "natten": natten,
+    "sliding_tile": sliding_tile,
 }
 SCORES: dict[str, Callable[[Pair], float]] = {
     "alibi": alibi,
@@ -142,7 +191,7 @@ def by_hand(name: str, q, k, v, operands):
     out, lse = np.zeros((batch, heads, q_len, v.shape[3])), np.full((batch, heads, q_len), -np.inf)
     for b, h, i in np.ndindex(batch, heads, q_len):
         keys, values = k[b, h // group], v[b, h // group]
-        pairs = [Pair(q[b, h, i], keys[j], b, h, i, j, i + kv_len - q_len, operands) for j in range(kv_len)]
+        pairs = [Pair(q[b, h, i], keys[j], b, h, i, j, i + kv_len - q_len, kv_len, operands) for j in range(kv_len)]
         s = np.array([score(name, pair) for pair in pairs])
         if np.isfinite(s).any():
             e = np.exp(s - s.max())
@@ -244,6 +293,30 @@ def test_masks_at_a_glance():
     random = np.array([[[-1], [3], [-1], [1]]])
     blocks = live("bigbird", 8, 8, random=random, block=2, window=1, global_blocks=1, random_blocks=1)
     assert blocks == ["########", "########", "####..##", "####..##", "##..##..", "##..##..", "####..##", "####..##"]
+
+
+def test_masks_of_blocks_and_images_at_a_glance():
+    assert live("chunked", 4, 5, chunk=2) == ["##...", "..#..", "..##.", "....#"]
+    assert live("shared_prefix", 4, 5, prefix=1, text=np.array([[9, 0, 0, 1, 1]])) == [
+        "##...",
+        "###..",
+        "#..#.",
+        "#..##",
+    ]
+    marks = np.array([[[[True, False], [False, True]]]])
+    assert live("block_sparse", 4, 4, chosen=marks, rows=2, block=3) == ["#...", "##..", "....", "...#"]
+    noisy, clean = ["##......", "..####.."], ["....##..", "....####"]
+    assert live("block_diffusion", 8, 8, block=2)[::2] == noisy + clean
+    image = live("natten", 9, 9, width=3, kernel=1)
+    assert image == ["".join("#" if i == j else "." for j in range(9)) for i in range(9)]
+    row = ["###.###.###.....", "###.###.###.....", ".###.###.###....", ".###.###.###...."]
+    assert live("natten", 16, 16, width=4, kernel=3)[:4] == row
+    assert live("sliding_tile", 8, 8, tile=2, width=4, rows=1, columns=3)[::2] == [
+        "######..",
+        "######..",
+        "..######",
+        "..######",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)

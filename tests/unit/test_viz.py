@@ -93,12 +93,14 @@ def test_what_cannot_be_drawn_is_refused(weights, labels, message):
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(AttncError, match=r"matplotlib is missing[\s\S]*pip install 'attnc\[viz\]'"):
-        heatmap(np.ones((2, 2)))
+    q = np.zeros((4, 8), np.float32)
+    for draw in (lambda: heatmap(np.ones((2, 2))), variants.causal.blocks(q, q).draw):
+        with pytest.raises(AttncError, match=r"matplotlib is missing[\s\S]*pip install 'attnc\[viz\]'"):
+            draw()
 
 
 def test_matplotlib_is_imported_only_to_draw():
-    probe = "import sys, attnc.viz.heatmap, attnc.viz.text; print('matplotlib' in sys.modules)"
+    probe = "import sys, attnc.viz.heatmap, attnc.viz.text, attnc.blocks; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -139,6 +141,28 @@ def test_the_picture_of_a_variant(tmp_path):
     np.testing.assert_array_equal(~grey(shown), (np.arange(6)[:, None] - np.arange(9)) % 3 == 0)
     assert figure.get_suptitle() == "mine"
     assert "<svg" in (tmp_path / "mine.svg").read_text(encoding="utf-8")
+
+
+def test_a_block_map_is_drawn_in_the_colours_of_its_classes(tmp_path):
+    q = np.zeros((1, 2, 50, 8), np.float32)
+    found = variants.causal.blocks(q, q, tile=(8, 16))
+    figure = found.draw(tmp_path / "map.png", h=1)
+    (axes,) = figure.axes
+    (image,) = axes.images
+    np.testing.assert_array_equal(image.get_array(), found.to_dense()[0, 1])
+    assert image.get_extent() == [0, 64, 56, 0] and axes.get_xlim() == (0, 50) and axes.get_ylim() == (50, 0)
+    shown = {
+        int(code): tuple(colour)
+        for code, colour in zip(image.get_array().ravel(), colours(image).reshape(-1, 3), strict=True)
+    }
+    (legend,) = figure.legends
+    patches = {
+        x.get_text(): patch.get_facecolor()[:3]
+        for x, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+    assert patches == {name: pytest.approx(shown[code]) for code, name in enumerate(["empty", "partial", "full"])}
+    assert len(set(shown.values())) == 3 and axes.get_title() == found.headline
+    assert (tmp_path / "map.png").read_bytes().startswith(PNG)
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")

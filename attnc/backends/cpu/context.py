@@ -5,34 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attnc.backends.arguments import Layout
+from attnc.backends.arguments import Layout, all_graphs
 from attnc.backends.printer import Printer
 from attnc.backends.spelling import Names, Scope
+from attnc.ir.graph import Node
+from attnc.passes.narrow import Narrow
+from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule.schedule import Schedule
-from attnc.tile.program import Program
+from attnc.tile.program import Program, RowMap
 
 ALIGN = 64
-SIZE = {
-    "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "int64": 8,
-    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
-}  # fmt: skip
-LANES = {"float": "F", "int": "I", "bool": "B"}
+LANES = {"float": "F", "int": "I", "int32": "J", "bool": "B"}
 SCALARS = {"float": "T", "int": "int64", "bool": "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """dtypes of a kernel: of the arithmetic, of q, k and v in memory, of the operand tables, and of each output."""
+    """dtypes of a kernel: of the arithmetic, of q, k and v in memory, of the operand tables, and of each output.
+
+    small: whether it serves only calls with small lengths and integer scalars (`attnc.passes.narrow`).
+    """
 
     compute: str
     roles: str
     tables: Mapping[str, str]
     outputs: tuple[str, ...]
+    small: bool = False
 
     @property
     def itemsize(self) -> int:
         """Bytes of a number of the arithmetic."""
-        return SIZE[self.compute]
+        return ITEMSIZE[self.compute]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,17 @@ class Vectors:
     base: str
     pitch: str
     padded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A table that is searched along an axis. `table`: the variable that says where; `number`: int (and bool) or float."""
+
+    table: str
+    number: str
+    name: str
+    axis: int
+    rank: int
 
 
 @dataclass(slots=True)
@@ -58,12 +72,20 @@ class Context:
     used: set[str] = field(default_factory=set)
     scratch: int = 0
     item: Scope = field(init=False)
+    ranges: Narrow = field(init=False)
     out: Printer = field(init=False)
     words: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     memory: dict[tuple[str, int], str] = field(default_factory=dict)
     pairs: list[str] = field(default_factory=list)
     vectors: dict[str, Vectors] = field(default_factory=dict)
+    searches: dict[tuple[str, int], Search] = field(default_factory=dict)
+    reach: dict[Node, frozenset[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ranges = Narrow(self.types.small, self.features, self.types.tables)
+        rows = {s.name: s.graph for s in self.program.steps if isinstance(s, RowMap) and s.graph.dtype == "int"}
+        self.ranges.learn(rows, all_graphs(self.program))
 
     @property
     def size(self) -> int:
@@ -79,6 +101,13 @@ class Context:
         """Bytes of a feature vector filled up to whole vectors."""
         width = self.schedule.width
         return -(-self.features[feature] // width) * width * self.size
+
+    def corners(self, x: Node) -> frozenset[str]:
+        """The corners of a tile that a graph reads."""
+        if x not in self.reach:
+            own = [x["name"]] if x.op == "value" and not x.axes else []
+            self.reach[x] = frozenset(own).union(*(self.corners(operand) for operand in x.operands))
+        return self.reach[x]
 
     def word(self, name: str) -> str:
         """The variable that holds an integer of the argument block."""
@@ -155,7 +184,7 @@ class Context:
     def offset(self, kind: str) -> str:
         """Byte offset of lane block x in a row of numbers of this kind."""
         width = self.schedule.width
-        return {"float": "o", "int": f"x * {width * 8}", "bool": f"x * {width}"}[kind]
+        return {"float": "o", "int": f"x * {width * 8}", "int32": f"x * {width * 4}", "bool": f"x * {width}"}[kind]
 
     def gemm(self, name: str, m: str, a: str, a_row: str, a_k: str, b: str, c: str, n: str, alpha: str = "0") -> str:
         """A call of a matrix product whose lanes are queries."""

@@ -11,7 +11,7 @@ from numba.core import errors, types
 from numba.core.extending import intrinsic
 
 from attnc.backends.cpu import functions
-from attnc.backends.cpu.integers import int_divmod, int_pow, shift_left, shift_right
+from attnc.backends.cpu.integers import divide_by, int_divmod, int_pow, shift_left, shift_right
 from attnc.backends.cpu.lanes import Lanes, cast, common, convert, element, is_float, shaped, token, width_of
 
 Emit = Callable[..., Any]
@@ -53,6 +53,27 @@ def _unary(name: str, kinds: tuple[str, ...], emit: Emit) -> Any:
 def _binary(name: str, kinds: tuple[str, ...], emit: Emit, mask: bool = False) -> Any:
     def op(typingctx: Any, x: Any, y: Any) -> Any:
         return _build(name, kinds, emit, mask, (x, y))
+
+    op.__name__ = name
+    return intrinsic(op)
+
+
+def _division(name: str, part: int, short: bool = False) -> Any:
+    """Floor division (part 0) or its remainder (1); integer lanes are divided by one scalar with its reciprocal."""
+
+    def op(typingctx: Any, x: Any, y: Any) -> Any:
+        dtype, width = common((x, y))
+        if is_float(dtype) or width_of(x) is None or width_of(y) is not None:
+            general = _by_kind(lambda *a: _float_divmod(*a)[part], lambda *a: int_divmod(*a)[part])
+            return _build(name, (FLOAT, INT), general, False, (x, y))
+        dtype = _allowed(name, dtype, (INT,))
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            lanes = convert(builder, args[0], x, dtype, width)
+            divisor = convert(builder, args[1], y, types.int64, None)
+            return divide_by(Lanes(builder, dtype, width), lanes, divisor, part, short)
+
+        return shaped(dtype, width)(x, y), codegen
 
     op.__name__ = name
     return intrinsic(op)
@@ -157,8 +178,10 @@ add = _binary("add", (FLOAT, INT), _by_kind(Lanes.fadd, _plain("add")))
 sub = _binary("sub", (FLOAT, INT), _by_kind(Lanes.fsub, _plain("sub")))
 mul = _binary("mul", (FLOAT, INT), _by_kind(Lanes.fmul, _plain("mul")))
 div = _binary("div", (FLOAT,), Lanes.fdiv)
-floordiv = _binary("floordiv", (FLOAT, INT), _by_kind(lambda *a: _float_divmod(*a)[0], lambda *a: int_divmod(*a)[0]))
-mod = _binary("mod", (FLOAT, INT), _by_kind(lambda *a: _float_divmod(*a)[1], lambda *a: int_divmod(*a)[1]))
+floordiv = _division("floordiv", 0)
+mod = _division("mod", 1)
+floordiv_short = _division("floordiv_short", 0, short=True)
+mod_short = _division("mod_short", 1, short=True)
 pow = _binary("pow", (FLOAT, INT), _by_kind(_libm("pow"), int_pow))
 minimum = _binary("minimum", (FLOAT, INT), _extreme("<"))
 maximum = _binary("maximum", (FLOAT, INT), _extreme(">"))
@@ -223,3 +246,16 @@ def cast_float(typingctx: Any, kind: Any, x: Any) -> Any:
 def cast_int(typingctx: Any, x: Any) -> Any:
     """x as int64, truncated towards zero; NaN and what no int64 holds give its least value, as NumPy does on x86."""
     return _cast_to(types.int64, (x,))
+
+
+@intrinsic
+def resize(typingctx: Any, kind: Any, x: Any) -> Any:
+    """Lanes of integers or booleans as the integers of the token `kind`, which must hold them."""
+    return _cast_to(element(token(kind)), (kind, x))
+
+
+def _saturate(g: Lanes, x: Any) -> Any:
+    return g.call("smin", g.call("smax", x, g.const(-(2**31))), g.const(2**31 - 1))
+
+
+saturate = _unary("saturate", (INT,), _saturate)

@@ -10,6 +10,7 @@ from attnc.backends.cpu.lanes import Lanes
 # Quotients of smaller integers come out exactly from a division of doubles: one that is not whole is off the next
 # whole number by at least 1/|y|, which is more than the rounding error while |x| < 2**53.
 _EXACT = 2**52
+_RECIPROCAL = 2**50
 
 
 def int_divmod(g: Lanes, x: Any, y: Any) -> tuple[Any, Any]:
@@ -41,6 +42,55 @@ def int_divmod(g: Lanes, x: Any, y: Any) -> tuple[Any, Any]:
     rest = b.sub(x, b.mul(quotient, safe))
     quotient = b.select(none, zero, b.select(minus, b.neg(x), quotient))
     return quotient, b.select(b.or_(none, minus), zero, rest)
+
+
+def divide_by(g: Lanes, x: Any, d: Any, part: int, short: bool) -> Any:
+    """Lanes x // d (part 0) or x % d (part 1) by one int64 d, which must fit the lanes; by zero 0.
+
+    short: |x| < 2**22, and |d| too for the remainder. No division happens per lane: 1 / d is the same for all.
+    """
+    if isinstance(d, ir.Constant) and d.constant > 0 and d.constant & (d.constant - 1) == 0 and d.constant < 2**31:
+        if part:
+            return g.b.and_(x, g.const(d.constant - 1))
+        return g.b.ashr(x, g.const(d.constant.bit_length() - 1))
+    if g.bits == 32:
+        return _by_reciprocal(g, x, d, part, types.float32 if short else types.float64)
+    b, one = g.b, Lanes(g.b, types.int64, None)
+    near, limit = g.const(_RECIPROCAL), one.const(_RECIPROCAL)
+    small = b.icmp_unsigned("<", b.add(x, near), g.const(2 * _RECIPROCAL))
+    every = g.function(f"llvm.vector.reduce.and.v{g.width}i1", ir.IntType(1), [small])
+    fits = b.and_(every, b.icmp_unsigned("<", b.add(d, limit), one.const(2 * _RECIPROCAL)))
+    with b.if_else(fits) as (fast, slow):
+        with fast:
+            quick, quick_end = _by_reciprocal(g, x, d, part, types.float64), b.block
+        with slow:
+            name = f"attnc.{('floordiv', 'mod')[part]}.{g.suffix}"
+            exact = g.outlined(name, (x, g.splat(d)), lambda lanes, args: int_divmod(lanes, *args)[part])
+            exact_end = b.block
+    result = b.phi(g.type)
+    result.add_incoming(quick, quick_end)
+    result.add_incoming(exact, exact_end)
+    return result
+
+
+def _by_reciprocal(g: Lanes, x: Any, d: Any, part: int, kind: Any) -> Any:
+    """floor(x / d + 1 / |2 d|), which is floor(x / d): both are at least 1 / |2 d| away from the next whole number.
+
+    The two roundings, of 1 / d and of the sum, are less together while |x| < 2**22 in single, 2**50 in double precision.
+    """
+    b, real, one = g.b, g.of(kind), Lanes(g.b, kind, None)
+    none = b.icmp_signed("==", d, ir.Constant(d.type, 0))
+    # by zero: x // 0 = floor(x * 0 + 0), and x % 0 = x % 1
+    divisor = b.sitofp(b.select(none, ir.Constant(d.type, 1), d), one.type)
+    inverse = one.fdiv(one.const(1), divisor)
+    if not part:
+        inverse = b.select(none, one.const(0), inverse)
+    half = one.fmul(one.call("fabs", inverse), one.const(0.5))
+    number = b.sitofp(x, real.type)
+    quotient = real.call("floor", real.fma(number, real.splat(inverse), real.splat(half)))
+    if part:
+        quotient = real.fma(quotient, real.splat(b.fneg(divisor)), number)
+    return b.fptosi(quotient, g.type)
 
 
 def _by_doubles(g: Lanes, x: Any, y: Any) -> Any:

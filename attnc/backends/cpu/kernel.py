@@ -24,6 +24,8 @@ INTRINSICS = (
     "integers",
     "microkernel",
     "rearrange",
+    "boxes",
+    "summary",
     "machine",
 )
 ALIGN = 64
@@ -50,6 +52,8 @@ class Kernel:
         start = -(-ctypes.addressof(memory) // ALIGN) * ALIGN
         words = (ctypes.c_int64 * (len(block) // 8)).from_buffer(block)
         words[0], words[1], words[2] = 0, start, self.scratch
+        if self.layout.searches:  # summaries of the tables
+            threads.KERNEL(self.loaded.address)(ctypes.addressof(words), -1)
         threads.run(self.loaded.address, ctypes.addressof(words), workers)
 
 

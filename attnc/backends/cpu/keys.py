@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from attnc.backends.cpu.context import LANES, SIZE, Context, Vectors
+from collections.abc import Iterator
+
+from attnc.backends.cpu.context import LANES, Context, Vectors
 from attnc.backends.cpu.leaves import Spelling
-from attnc.backends.cpu.rows import COMBINE, anything, matrix_place, neutral, no_features
+from attnc.backends.cpu.rows import anything, matrix_place, neutral, no_features
 from attnc.backends.spelling import Scope
-from attnc.ir.graph import node
+from attnc.ir.graph import Node, node
+from attnc.runtime.arrays import ITEMSIZE
+from attnc.tile.lower import COMBINE
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Load
 
 
@@ -35,7 +39,7 @@ def load(ctx: Context, s: Load) -> None:
         n = ctx.features[s.feature]
         ctx.out.line(
             f"widen(F, {target.base}, {target.pitch}, {ctx.size}, {base}, {step}, AS_{ctx.types.roles}, "
-            f"{SIZE[ctx.types.roles]}, nj, {n}, {ctx.schedule.width})"
+            f"{ITEMSIZE[ctx.types.roles]}, nj, {n}, {ctx.schedule.width})"
         )
         return
     target = ctx.key_features(s.name, s.feature)
@@ -45,25 +49,21 @@ def load(ctx: Context, s: Load) -> None:
         ctx.vectors[s.name] = target
         with ctx.out.block("for jj in range(nj):"):
             ctx.out.line("j = j0 + jj")
-            column = Scope(ctx.out.place(), no_features)
-            for first in _chunks(ctx, s.feature):
-                with ctx.out.block(_range(ctx, s.feature, first)):
-                    spelling = Spelling(ctx, [ctx.item, column, Scope(ctx.out.place(), anything)], "features", first)
-                    spelling.expect([s.graph])
-                    text = spelling.vector(s.graph)
-                    ctx.out.line(f"store({target.base} + jj * {target.pitch} + f * {ctx.size}, {text})")
+            for text, _ in _chunks(ctx, s.graph, s.feature):
+                ctx.out.line(f"store({target.base} + jj * {target.pitch} + f * {ctx.size}, {text})")
 
 
-def _chunks(ctx: Context, feature: str) -> list[str | None]:
-    """Whole vectors (None), and how many lanes the last one has."""
-    n, width = ctx.features[feature], ctx.schedule.width
-    return ([None] if n >= width else []) + ([str(n % width)] if n % width else [])
-
-
-def _range(ctx: Context, feature: str, first: str | None) -> str:
+def _chunks(ctx: Context, graph: Node, feature: str) -> Iterator[tuple[str, str | None]]:
+    """Loops over the features of a key, around what the caller prints: the graph on a vector, and its lanes if not all."""
     n, width = ctx.features[feature], ctx.schedule.width
     whole = n // width * width
-    return f"for f in range(0, {whole}, {width}):" if first is None else f"for f in range({whole}, {n}, {width}):"
+    column = Scope(ctx.out.place(), no_features)
+    for start, end, first in ((0, whole, None), (whole, n, str(n % width))):
+        if start < end:
+            with ctx.out.block(f"for f in range({start}, {end}, {width}):"):
+                spelling = Spelling(ctx, [ctx.item, column, Scope(ctx.out.place(), anything)], "features", first)
+                spelling.expect([graph])
+                yield spelling.vector(graph), first
 
 
 def _project(ctx: Context, s: Load, target: Vectors) -> None:
@@ -85,18 +85,13 @@ def reduce(ctx: Context, s: FeatureReduce) -> None:
     target = ctx.column(s.name)
     with ctx.out.block("for jj in range(nj):"):
         ctx.out.line("j = j0 + jj")
-        column = Scope(ctx.out.place(), no_features)
         total = ctx.names.fresh(s.name)
         kind = s.graph.dtype
         ctx.out.line(f"{total} = splat({LANES[kind]}, {neutral(s.how, kind)})")
-        for first in _chunks(ctx, s.feature):
-            with ctx.out.block(_range(ctx, s.feature, first)):
-                spelling = Spelling(ctx, [ctx.item, column, Scope(ctx.out.place(), anything)], "features", first)
-                spelling.expect([s.graph])
-                text = spelling.vector(s.graph)
-                if first is not None:
-                    text = f"where(lt(iota(I, 0), {first}), {text}, {neutral(s.how, kind)})"
-                ctx.out.line(f"{total} = {COMBINE[s.how]}({total}, {text})")
+        for text, first in _chunks(ctx, s.graph, s.feature):
+            if first is not None:
+                text = f"where(lt(iota(I, 0), {first}), {text}, {neutral(s.how, kind)})"
+            ctx.out.line(f"{total} = {COMBINE[s.how]}({total}, {text})")
         ctx.out.line(f"store({target} + jj * 8, reduce_{s.how}({total}))")
 
 

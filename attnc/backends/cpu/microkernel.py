@@ -16,18 +16,14 @@ from numba.core import cgutils, errors, types
 from numba.core.extending import intrinsic
 
 from attnc.backends.cpu.lanes import Lanes, convert, token
-from attnc.backends.cpu.vector import LLVM_TYPES, Vec, vector_bytes
+from attnc.backends.cpu.vector import LLVM_TYPES, Vec
 
 I64 = ir.IntType(64)
 # The operands of a tile, all int64: byte addresses, byte strides and the length of the sum.
 OPERANDS = ("a", "a_row", "a_k", "b", "b_k", "c", "c_row", "n", "alpha")
 UNROLL = 2
-CHUNK = 32  # terms that are summed one by one; longer sums are sums of such sums, whose rounding errors grow more slowly
-
-
-def tile_shape() -> tuple[int, int]:
-    """Rows and vectors of C that fill this machine's registers: 12x2 of 32, or 6x2 of 16."""
-    return (12, 2) if vector_bytes() == 64 else (6, 2)
+# Terms that are summed one by one; longer sums are sums of such sums, whose rounding errors grow more slowly.
+CHUNK = 32
 
 
 def _int(value: int) -> Any:

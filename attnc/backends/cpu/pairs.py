@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from attnc.backends.cpu.columns import columns
 from attnc.backends.cpu.context import LANES, Context
 from attnc.backends.cpu.leaves import Spelling
-from attnc.backends.cpu.rows import COMBINE, anything, leaf, neutral, no_features
+from attnc.backends.cpu.rows import anything, features, lanes, neutral, no_features
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node, topological
 from attnc.passes.stabilise import value
-from attnc.tile.lower import PAIR
-from attnc.tile.program import FeatureReduce, Map, Reduce, RowMap, SetRow, Statement
+from attnc.tile.lower import COMBINE, PAIR, row
+from attnc.tile.program import FeatureReduce, Map, Reduce, RowMap, SetRow, Statement, reads
 
 Loop = list[FeatureReduce | Map | Reduce]
 
@@ -20,11 +21,6 @@ Loop = list[FeatureReduce | Map | Reduce]
 def no_keys(x: Node) -> bool:
     """Whether x can be computed outside a loop over keys."""
     return "j" not in x.axes and no_features(x)
-
-
-def reads(graph: Node) -> set[str]:
-    """The values that a graph reads."""
-    return {x["name"] for x in topological([graph]) if x.op == "value"}
 
 
 @dataclass(slots=True)
@@ -36,25 +32,26 @@ class Pairs:
     kept: set[str]  # rows that are read after this phase
     stored: set[str]  # pair tiles that are read after this phase
     rows: Scope = field(init=False)
+    columns: dict[Node, str] = field(init=False)
 
     def emit(self) -> None:
         """Print `for x in range(nx)`: one block of lanes after the other through all loops."""
         ctx = self.ctx
         if not self.statements:
             return
-        with ctx.out.block("for x in range(nx):"):
-            ctx.out.line(f"o = x * {ctx.schedule.width * ctx.size}")
+        self.columns = columns(ctx, [s.graph for s in self.statements if isinstance(s, Map | Reduce)])
+        with lanes(ctx):
             self.rows = Scope(ctx.out.place(), no_keys)
             loop: Loop = []
             for n, s in enumerate(self.statements):
                 if isinstance(s, RowMap | SetRow):
-                    if loop and reads(s.graph) & {x.name for x in loop}:
+                    if loop and reads(s) & {x.name for x in loop}:
                         self._loop(loop, self.statements[n:])
                         loop = []
                     self._row(s)
                 else:
                     assert isinstance(s, FeatureReduce | Map | Reduce)
-                    if loop and reads(s.graph) & {x.name for x in loop if isinstance(x, Reduce)}:
+                    if loop and reads(s) & {x.name for x in loop if isinstance(x, Reduce)}:
                         self._loop(loop, self.statements[n:])
                         loop = []
                     loop.append(s)
@@ -65,9 +62,9 @@ class Pairs:
         ctx = self.ctx
         spelling = Spelling(ctx, [ctx.item, self.rows])
         spelling.expect([s.graph])
-        text = spelling.vector(s.graph)
         name = s.name if isinstance(s, RowMap) else s.state
-        target = leaf(name, s.graph.dtype)
+        target = row(name, s.graph.dtype)
+        text = spelling.vector(s.graph, spelling.kind(target))
         if isinstance(s, SetRow):
             stale = [x for x in self.rows.names if target in topological([x])]
             for x in stale:
@@ -75,12 +72,12 @@ class Pairs:
         spelling.name(target, text, self.rows, name)
         if isinstance(s, SetRow) or name in self.kept:
             place = ctx.row(name)
-            self.rows.out.line(f"store({place} + {ctx.offset(s.graph.dtype)}, {self.rows.names[target]})")
+            self.rows.out.line(f"store({place} + {ctx.offset(spelling.kind(target))}, {self.rows.names[target]})")
 
     def _loop(self, loop: Loop, after: Sequence[Statement]) -> None:
         """One loop over the keys."""
         ctx = self.ctx
-        later = self.stored | {name for s in after for name in reads_of(s)}
+        later = self.stored | {name for s in after for name in reads(s)}
         sums = {s.name: ctx.names.fresh(s.name) for s in loop if isinstance(s, Reduce)}
         before = self.rows.out = ctx.out.place()
         with ctx.out.block("for jj in range(nj):"):
@@ -88,6 +85,7 @@ class Pairs:
             if any(x.op == "index" and x["name"] == "j" for s in loop for x in topological([s.graph])):
                 ctx.out.line("j = j0 + jj")
             spelling = Spelling(ctx, [ctx.item, self.rows, inner])
+            spelling.columns = self.columns
             spelling.expect([s.graph for s in loop if not isinstance(s, FeatureReduce)])
             for n, s in enumerate(loop):
                 if isinstance(s, FeatureReduce):
@@ -101,7 +99,7 @@ class Pairs:
         for s in loop:
             if isinstance(s, Reduce):
                 before.line(f"{sums[s.name]} = splat({LANES[s.graph.dtype]}, {neutral(s.how, s.graph.dtype)})")
-                self.rows.names[leaf(s.name, s.graph.dtype)] = sums[s.name]
+                self.rows.names[row(s.name, s.graph.dtype)] = sums[s.name]
         self.rows.out = ctx.out.place()
 
     def _map(
@@ -117,7 +115,7 @@ class Pairs:
 
     def _free(self, s: Map, loop: Loop, after: Sequence[Statement]) -> str | None:
         """A pair tile whose last reader is s: its memory can be written in place."""
-        busy = self.stored | {name for x in (*loop, *after) for name in reads_of(x)}
+        busy = self.stored | {name for x in (*loop, *after) for name in reads(x)}
         busy_places = {self.ctx.places[name] for name in busy if name in self.ctx.places}
         for x in topological([s.graph]):
             if x.op == "value" and x.axes == frozenset(PAIR) and x["name"] in self.ctx.places:
@@ -131,9 +129,7 @@ class Pairs:
         ctx = self.ctx
         total = ctx.names.fresh(s.name)
         ctx.out.line(f"{total} = splat({LANES[s.graph.dtype]}, {neutral(s.how, s.graph.dtype)})")
-        with ctx.out.block(f"for f in range({ctx.features[s.feature]}):"):
-            deepest = Spelling(ctx, [ctx.item, self.rows, Scope(ctx.out.place(), anything)])
-            deepest.expect([s.graph])
+        with features(ctx, s.graph, ctx.features[s.feature], self.rows) as deepest:
             ctx.out.line(f"{total} = {COMBINE[s.how]}({total}, {deepest.vector(s.graph)})")
         inner.names[value(s.name, PAIR, s.graph.dtype)] = total
         if stored and s.graph.dtype == "int":
@@ -141,8 +137,3 @@ class Pairs:
             ctx.out.line(f"store({place} + jj * {ctx.schedule.rows * 8} + {ctx.offset('int')}, {total})")
         elif stored:
             ctx.out.line(f"store({ctx.pair(s.name)} + jj * {ctx.pitch} + o, {total})")
-
-
-def reads_of(s: Statement) -> set[str]:
-    """The values that a statement reads."""
-    return reads(s.graph) if isinstance(s, FeatureReduce | Map | Reduce | RowMap | SetRow) else set()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from attnc.backends.cpu.context import LANES, SIZE, Context
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attnc.backends.cpu.context import LANES, Context
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node
 from attnc.passes.expand import feature_axes
-from attnc.passes.stabilise import ROW_AXES, value
+from attnc.runtime.arrays import ITEMSIZE
+from attnc.tile.lower import COMBINE, row
 from attnc.tile.program import FeatureReduce, Load, RowMap, State, Store
 
-COMBINE = {"sum": "add", "max": "maximum", "min": "minimum"}
 NEUTRAL = {"sum": "0.0", "max": "-INF", "min": "INF"}
 
 
@@ -33,8 +36,8 @@ def load(ctx: Context, s: Load) -> None:
         source = ctx.names.fresh("q_rows")
         start = f"{ctx.word('q_p')} + b * {ctx.word('q_b')} + h * {ctx.word('q_h')} + i0 * {step}"
         ctx.out.line(f"{source} = {start}")
-        lanes = f"nx * {ctx.schedule.width}"
-        ctx.out.line(f"pack_rows(T, {target}, {ctx.pitch}, {source}, {step}, AS_{stored}, ni, {lanes}, {n})")
+        count = f"nx * {ctx.schedule.width}"
+        ctx.out.line(f"pack_rows(T, {target}, {ctx.pitch}, {source}, {step}, AS_{stored}, ni, {count}, {n})")
     elif s.graph.op == "project":
         vector, matrix = s.graph.operands
         address, row = matrix_place(ctx, matrix)
@@ -42,8 +45,7 @@ def load(ctx: Context, s: Load) -> None:
         length = str(ctx.features[s.graph["contract"]])
         ctx.out.line(ctx.gemm("gemm_zero", str(n), address, str(ctx.size), row, source, target, length))
     else:
-        with features(ctx, s.graph, n) as spelling:
-            ctx.out.line(f"store({target} + f * {ctx.pitch} + o, {spelling.vector(s.graph)})")
+        _store_features(ctx, s.graph, target, n)
 
 
 def matrix_place(ctx: Context, x: Node) -> tuple[str, str]:
@@ -55,50 +57,53 @@ def matrix_place(ctx: Context, x: Node) -> tuple[str, str]:
     return f"{ctx.word(f't_{name}_p')} + ({place}) * {ctx.size}", str(ctx.padded(result))
 
 
-class features:
-    """A loop over lane blocks around a loop over features, with a speller for its body."""
-
-    def __init__(self, ctx: Context, graph: Node, count: int) -> None:
-        self.ctx, self.graph, self.count = ctx, graph, count
-
-    def __enter__(self) -> Spelling:
-        ctx = self.ctx
-        self.outer = ctx.out.block("for x in range(nx):")
-        self.outer.__enter__()
+@contextmanager
+def lanes(ctx: Context) -> Iterator[None]:
+    """A loop over the lane blocks of the rows."""
+    with ctx.out.block("for x in range(nx):"):
         ctx.out.line(f"o = x * {ctx.schedule.width * ctx.size}")
-        rows = Scope(ctx.out.place(), no_features)
-        self.inner = ctx.out.block(f"for f in range({self.count}):")
-        self.inner.__enter__()
-        spelling = Spelling(ctx, [ctx.item, rows, Scope(ctx.out.place(), anything)])
-        spelling.expect([self.graph])
-        return spelling
+        yield
 
-    def __exit__(self, *error: object) -> None:
-        self.inner.__exit__(None, None, None)
-        self.outer.__exit__(None, None, None)
+
+@contextmanager
+def features(ctx: Context, graph: Node, count: int, rows: Scope) -> Iterator[Spelling]:
+    """A loop over features inside one over lane blocks, with a speller for its body."""
+    with ctx.out.block(f"for f in range({count}):"):
+        yield _spelling(ctx, graph, rows)
+
+
+def _spelling(ctx: Context, graph: Node, *outer: Scope) -> Spelling:
+    """A speller of one graph in the block that is being printed."""
+    spelling = Spelling(ctx, [ctx.item, *outer, Scope(ctx.out.place(), anything)])
+    spelling.expect([graph])
+    return spelling
+
+
+def _store_features(ctx: Context, graph: Node, target: str, count: int) -> None:
+    """Features of the rows into scratch."""
+    with lanes(ctx):
+        rows = Scope(ctx.out.place(), no_features)
+        with features(ctx, graph, count, rows) as spelling:
+            ctx.out.line(f"store({target} + f * {ctx.pitch} + o, {spelling.vector(graph)})")
 
 
 def row_map(ctx: Context, s: RowMap) -> None:
     """A row expression into scratch."""
     target = ctx.row(s.name)
-    with ctx.out.block("for x in range(nx):"):
-        ctx.out.line(f"o = x * {ctx.schedule.width * ctx.size}")
-        spelling = Spelling(ctx, [ctx.item, Scope(ctx.out.place(), anything)])
-        spelling.expect([s.graph])
-        ctx.out.line(f"store({target} + {ctx.offset(s.graph.dtype)}, {spelling.vector(s.graph)})")
+    with lanes(ctx):
+        spelling = _spelling(ctx, s.graph)
+        kind = spelling.kind(row(s.name, s.graph.dtype))
+        ctx.out.line(f"store({target} + {ctx.offset(kind)}, {spelling.vector(s.graph, kind)})")
 
 
 def reduce(ctx: Context, s: FeatureReduce) -> None:
     """A reduction over the features of each row."""
     target = ctx.row(s.name)
-    with ctx.out.block("for x in range(nx):"):
-        ctx.out.line(f"o = x * {ctx.schedule.width * ctx.size}")
+    with lanes(ctx):
         rows = Scope(ctx.out.place(), no_features)
         total = ctx.names.fresh(s.name)
         ctx.out.line(f"{total} = splat({LANES[s.graph.dtype]}, {neutral(s.how, s.graph.dtype)})")
-        with ctx.out.block(f"for f in range({ctx.features[s.feature]}):"):
-            spelling = Spelling(ctx, [ctx.item, rows, Scope(ctx.out.place(), anything)])
-            spelling.expect([s.graph])
+        with features(ctx, s.graph, ctx.features[s.feature], rows) as spelling:
             ctx.out.line(f"{total} = {COMBINE[s.how]}({total}, {spelling.vector(s.graph)})")
         ctx.out.line(f"store({target} + {ctx.offset(s.graph.dtype)}, {total})")
 
@@ -120,8 +125,7 @@ def state(ctx: Context, s: State) -> None:
     initial = {float("-inf"): "-INF", float("inf"): "INF", -(2**63): "INT_MIN", 2**63 - 1: "INT_MAX"}.get(
         s.initial, repr(s.initial)
     )
-    with ctx.out.block("for x in range(nx):"):
-        ctx.out.line(f"o = x * {ctx.schedule.width * ctx.size}")
+    with lanes(ctx):
         ctx.out.line(f"store({place} + {ctx.offset(s.kind)}, splat({LANES[s.kind]}, {initial}))")
 
 
@@ -134,22 +138,13 @@ def store(ctx: Context, s: Store) -> None:
     start = f"{ctx.word(word + 'p')} + b * {ctx.word(word + 'b')} + h * {ctx.word(word + 'h')} + i0 * {step}"
     ctx.out.line(f"{base} = {start}")
     if s.feature is None:
-        with ctx.out.block("for x in range(nx):"):
-            ctx.out.line(f"o = x * {ctx.schedule.width * ctx.size}")
-            spelling = Spelling(ctx, [ctx.item, Scope(ctx.out.place(), anything)])
-            spelling.expect([s.graph])
+        with lanes(ctx):
             width = ctx.schedule.width
-            lanes = f"minimum(ni - x * {width}, {width})"
-            text = spelling.vector(s.graph)
-            ctx.out.line(f"store_first({base} + x * {width * SIZE[stored]}, {text}, {lanes}, AS_{stored})")
+            text = _spelling(ctx, s.graph).vector(s.graph)
+            place = f"{base} + x * {width * ITEMSIZE[stored]}"
+            ctx.out.line(f"store_first({place}, {text}, minimum(ni - x * {width}, {width}), AS_{stored})")
         return
     n = ctx.features[s.feature]
     out = ctx.row_features(f"out{s.index}_rows", s.feature)
-    with features(ctx, s.graph, n) as spelling:
-        ctx.out.line(f"store({out} + f * {ctx.pitch} + o, {spelling.vector(s.graph)})")
+    _store_features(ctx, s.graph, out, n)
     ctx.out.line(f"unpack_rows(T, {base}, {step}, AS_{stored}, {out}, {ctx.pitch}, ni, {n})")
-
-
-def leaf(name: str, kind: str = "float") -> Node:
-    """The value leaf of a row."""
-    return value(name, ROW_AXES, kind)

@@ -6,10 +6,11 @@ step of the key loop ever reduces across lanes.
 
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import types
 from numba.core.extending import models, register_model
+
+from attnc.schedule.target import host
 
 LLVM_TYPES: dict[Any, Any] = {
     types.float32: ir.FloatType(),
@@ -49,14 +50,6 @@ def vec(dtype: Any, width: int) -> Vec:
     return Vec(dtype, width)
 
 
-def vector_bytes() -> int:
-    """Bytes in the widest vector register of this machine: 64 (AVX-512), 32 (AVX2) or 16 (SSE2, NEON)."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f", False) and features.get("avx512dq", False) and features.get("avx512vl", False):
-        return 64
-    return 32 if features.get("avx2", False) and features.get("fma", False) else 16
-
-
 def host_width(dtype_bytes: int) -> int:
     """Lanes of a `dtype_bytes`-byte type in one vector register of this machine."""
-    return vector_bytes() // dtype_bytes
+    return host().vector_bytes // dtype_bytes

@@ -1,0 +1,155 @@
+"""A window over a million keys: time, memory and analysis of a call that no N x N structure could serve.
+
+It is measured in a process of its own, `python -m attnc.bench.long`, as the peak of a process's memory never goes down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnc.bench.analysis import Tiles, changed, count, counting
+from attnc.bench.peers import alternate
+from attnc.errors import AttncError
+from attnc.interp import Array
+
+DENSE_LENGTH, DENSE_CALLS = 4096, 8
+SAMPLES = 64  # rows that are compared with a float64 reference
+
+
+@dataclass(frozen=True, slots=True)
+class LongRow:
+    """One head of `length` queries and keys, a causal window, float32, beside a dense call of 4096 queries and keys.
+
+    seconds, analysis, dense: medians. memory: bytes above inputs and output at the peak of the first call, as the system
+    counts pages, which may be a megabyte off. full, partial: tiles. difference: of sampled rows from float64.
+    """
+
+    length: int
+    window: int
+    dim: int
+    seconds: float
+    analysis: float
+    memory: int
+    difference: float
+    full: int
+    partial: int
+    dense: float
+    dense_tiles: int
+
+    @property
+    def share(self) -> float:
+        """Of the analysis in the time."""
+        return self.analysis / self.seconds
+
+    @property
+    def tile(self) -> float:
+        """The time of a visited tile, relative to a tile of the dense call."""
+        return self.seconds / (self.full + self.partial) / (self.dense / self.dense_tiles)
+
+
+def bench_long(
+    length: int = 1 << 20, window: int = 1024, dim: int = 64, rounds: int = 3, threads: int | None = None
+) -> LongRow:
+    """Measure in a new process. Needs 5 arrays of length x dim float32 of memory."""
+    from attnc.backends.cpu.threads import get_num_threads
+
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
+    numbers = (length, window, dim, rounds, threads or get_num_threads())
+    _kernels(_random(256, dim), window)  # so that the process finds them in the cache, and loads no compiler
+    done = subprocess.run(
+        [sys.executable, "-m", "attnc.bench.long", *map(str, numbers)],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise AttncError(
+            f"the call with {length} keys failed",
+            cause=done.stderr.strip() or f"the process ended with {done.returncode}, for lack of memory perhaps",
+            cure="attnc doctor says what is missing",
+        )
+    return LongRow(**json.loads(done.stdout))
+
+
+def measure(length: int, window: int, dim: int, rounds: int, threads: int) -> LongRow:
+    """Measure in this process, which should be fresh: its peak of memory counts from its start."""
+    from attnc.backends.cpu.threads import set_num_threads
+    from attnc.variants import full, sliding_window
+
+    set_num_threads(threads)
+    small = _random(min(DENSE_LENGTH, length), dim)
+    with ThreadPoolExecutor(1) as warm:  # a thread of its own, so that its scratch memory does not serve the long call
+        dense_tiles = warm.submit(_kernels, small, window).result()
+    inputs = _random(length, dim)
+    before = _memory("VmRSS")
+    out = sliding_window(*inputs, window=window)
+    memory = _memory("VmHWM") - before - out.nbytes
+    difference = _difference(inputs, out, window)
+    del out
+    analysis = changed(sliding_window, inputs, {"window": window}, counting)
+    calls: list[Callable[[], Any]] = [
+        lambda: sliding_window(*inputs, window=window),
+        analysis,
+        lambda: [full(*small) for _ in range(DENSE_CALLS)],
+    ]
+    seconds, alone, dense = alternate(calls, rounds, warm_ups=0)
+    tiles = count(analysis)
+    return LongRow(
+        length, window, dim, seconds, alone, memory, difference,
+        tiles.full, tiles.partial, dense / DENSE_CALLS, dense_tiles,
+    )  # fmt: skip
+
+
+def _kernels(inputs: tuple[Array, Array, Array], window: int) -> int:
+    """Compile or load what is measured; the tiles of the dense call on these inputs."""
+    from attnc.variants import full, sliding_window
+
+    sliding_window(*inputs, window=window)
+    full(*inputs)
+    changed(sliding_window, inputs, {"window": window}, counting)()
+    dense: Tiles = count(changed(full, inputs, {}, counting))
+    return dense.visited
+
+
+def _random(length: int, dim: int) -> tuple[Array, Array, Array]:
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 1, length, dim), dtype=np.float32) for _ in range(3))
+    return q, k, v
+
+
+def _difference(inputs: tuple[Array, Array, Array], out: Array, window: int) -> float:
+    """The largest difference of sampled rows, the first and the last among them, from the formula in float64."""
+    q, k, v = (x[0, 0] for x in inputs)
+    worst = 0.0
+    for i in np.unique(np.linspace(0, len(q) - 1, SAMPLES).astype(np.int64)):
+        near = slice(max(i - window + 1, 0), i + 1)
+        score = k[near].astype(np.float64) @ q[i] / np.sqrt(q.shape[1])
+        weight = np.exp(score - score.max())
+        worst = max(worst, float(np.abs(weight @ v[near] / weight.sum() - out[0, 0, i]).max()))
+    return worst
+
+
+def _memory(field: str) -> int:
+    """Bytes of memory of this process: now ("VmRSS") or at its peak ("VmHWM"); where the system does not say, at its peak."""
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        import resource  # not on Windows
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return int(text.partition(f"{field}:")[2].split()[0]) * 1024
+
+
+if __name__ == "__main__":
+    numbers: Any = map(int, sys.argv[1:])
+    print(json.dumps(asdict(measure(*numbers))))
