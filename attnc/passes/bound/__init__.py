@@ -75,10 +75,12 @@ def _possible(x: Node, positive: bool, magnitudes: Magnitudes) -> Possible:
 
 def _hull(solutions: list[Solution]) -> Ends | None:
     """The keys from the first of any clause to the last of any; None where these are all keys."""
-    firsts, lasts = [s.first for s in solutions], [s.last for s in solutions]
-    first = ZERO if ZERO in firsts else reduce(lambda a, b: op("minimum", a, b), dict.fromkeys(firsts), END)
-    last = END if END in lasts else reduce(lambda a, b: op("maximum", a, b), dict.fromkeys(lasts), const(-1))
-    return None if (first, last) == (ZERO, END) else (first, last)
+    firsts, lasts = list(dict.fromkeys(s.first for s in solutions)), list(dict.fromkeys(s.last for s in solutions))
+    if not solutions or (ZERO in firsts and END in lasts):
+        return None
+    first = ZERO if ZERO in firsts else reduce(lambda a, b: op("minimum", a, b), firsts)
+    last = END if END in lasts else reduce(lambda a, b: op("maximum", a, b), lasts)
+    return first, last
 
 
 def _apart(x: Node, positive: bool, magnitudes: Magnitudes) -> Node:
