@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attnc.interp import MASKED
-from attnc.ir.graph import Node, const
-from attnc.passes.bound import END, ZERO, Ends, both, cuts, negated, possible
+from attnc.ir.graph import Node, const, topological
+from attnc.passes.bound import Ends, both, cuts, negated, possible
 from attnc.passes.canonicalise import is_const
 from attnc.passes.cuts import Cut
 from attnc.passes.expand import feature_axes
@@ -15,6 +15,7 @@ from attnc.passes.fold import op
 from attnc.passes.plan_sweeps import Accumulator
 from attnc.passes.separate import factors
 
+FINITE = ("const", "cast", "neg", "abs", "sign", "minimum", "maximum", "where", "tanh", "sigmoid", "floor")
 NEGLIGIBLE = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 
 
@@ -32,6 +33,7 @@ class Classes:
     cut_j: Cut | None
     run: Ends | None
     hull: Ends | None
+    weighed: bool
 
 
 def conjuncts(x: Node) -> list[Node]:
@@ -53,26 +55,39 @@ def conditions(x: Node | None, nothing: float) -> list[Node]:
 
 
 def needs(a: Accumulator) -> list[Node]:
-    """The masks without any of which a pair adds nothing to an accumulator."""
+    """The masks without any of which a pair adds nothing to an accumulator, but for a NaN."""
     found = conditions(a.e, float("-inf"))
     if a.k is not None and a.how == "sum":
-        found += [c for f in _zeroing(a) for c in conditions(f, 0.0)]
+        found += [c for f in factors(a.k) for c in conditions(f, 0.0)] if a.skip_zero else conditions(a.k, 0.0)
     elif a.k is not None and a.k.dtype == "float":
         found += conditions(a.k, NEGLIGIBLE[a.how])
     return found
 
 
-def _zeroing(a: Accumulator) -> list[Node]:
-    """Factors that make a term 0: as 0 * NaN is NaN in a plain sum, there only one that stands alone."""
-    assert a.k is not None
-    return factors(a.k) if a.skip_zero else [a.k]
+def zeroing(a: Accumulator) -> list[Node]:
+    """Factors of a sum's terms whose 0 makes the term 0 whatever the others are: 0 * NaN is NaN.
+
+    A weight that is 0 does so even to a NaN among the values, but only where no other factor of the weight may be one.
+    """
+    if a.k is None or a.how != "sum":
+        return []
+    if not a.skip_zero:
+        return [a.k] if a.e is None else []
+    weights = [f for f in factors(a.k) if not feature_axes(f)]
+    return [f for f in weights if a.e is None and all(g is f or is_finite(g) for g in weights)]
+
+
+def is_finite(x: Node) -> bool:
+    """Whether x is made of indices and constants alone, by what makes no NaN and no infinity of them."""
+    return all(y.op in FINITE or y.dtype != "float" for y in topological([x])) and x.op != "gather"
 
 
 def alive(a: Accumulator) -> Node:
-    """A mask outside of which a pair adds nothing: what it needs, and a weight that is not 0."""
-    found = needs(a)
-    if a.k is not None and a.how == "sum":
-        found += [nonzero(f) for f in _zeroing(a)]
+    """A mask outside of which a pair adds nothing: its scores are masked, or its weight is 0."""
+    found = conditions(a.e, float("-inf"))
+    if a.k is not None and a.how != "sum" and a.k.dtype == "float":
+        found += conditions(a.k, NEGLIGIBLE[a.how])
+    found += [nonzero(f) for f in zeroing(a)]
     result = const(True)
     for c in dict.fromkeys(found):
         result = both(result, c)
@@ -106,8 +121,10 @@ def classify(sweep: Iterable[Accumulator]) -> Classes:
     """The classes of a sweep's tiles."""
     sweep = list(sweep)
     mask = const(False)
+    weighed = False
     for a in sweep:
         mask = op("or", mask, alive(a))
+        weighed = weighed or any(not is_const(nonzero(f), True) for f in zeroing(a))
     some = possible(mask)
     certain = const(True)
     decided: set[Node] = set()
@@ -116,6 +133,4 @@ def classify(sweep: Iterable[Accumulator]) -> Classes:
         if not is_const(refuted, True):
             decided.add(condition)
             certain = both(certain, negated(refuted))
-    cut_i, cut_j = cuts([mask, *decided])
-    run = some.hull or (ZERO, END) if some.run else None
-    return Classes(some.holds, certain, frozenset(decided), cut_i, cut_j, run, None if some.run else some.hull)
+    return Classes(some.holds, certain, frozenset(decided), *cuts([mask, *decided]), some.run, some.hull, weighed)

@@ -131,28 +131,28 @@ def test_int32_lanes_keep_their_width() -> None:
 
 def test_lanes_change_their_width() -> None:
     I, J, B, T = vec(types.int64, W), vec(types.int32, W), vec(types.boolean, W), mem.storage("int32")
-    load, store, store_as, gather = mem.load, mem.store, mem.store_as, mem.gather
-    resize, saturate, add, lt = ew.resize, ew.saturate, ew.add, ew.lt
+    load, store, gather, store_as, resize = mem.load, mem.store, mem.gather, mem.store_as, ew.resize
 
     @numba.njit
     def run(x: int, narrow: int, index: int, mask: int, wide: int, out: int, less: int, s: int) -> int:
-        low = resize(J, saturate(load(I, x)))
+        low = resize(J, ew.saturate(load(I, x)))
         store_as(out, low, T)
         picked = gather(J, narrow, load(I, index), T)
-        store(wide, add(resize(I, picked), resize(J, load(B, mask))))  # in 64 bits where one of them has them
-        store(less, lt(picked, saturate(s)))
-        return saturate(s)  # type: ignore[no-any-return]
+        store(wide, ew.add(resize(I, picked), resize(J, load(B, mask))))  # in 64 bits where one of them has them
+        store(less, ew.lt(picked, ew.saturate(s)))
+        return ew.saturate(s)  # type: ignore[no-any-return]
 
     x = np.array([0, -1, 2**31 - 1, 2**31, -(2**31), -(2**31) - 1, 2**63 - 1, -(2**63)])
-    narrow, index = np.array([2**31 - 1, -(2**31), 5, -5], "int32"), np.array([0, 1, 2, 3, 3, 2, 1, 0])
-    mask = np.arange(W) % 2 == 0
+    narrow, mask = np.array([2**31 - 1, -(2**31), 5, -5], "int32"), np.arange(W) % 2 == 0
+    index = np.array([0, 1, 2, 3, 3, 2, 1, 0])
     out, wide, less = np.zeros(W, "int32"), np.zeros(W, "int64"), np.zeros(W, bool)
     places = [a.ctypes.data for a in (x, narrow, index, mask, wide, out, less)]
     for s in (0, 2**40, -(2**40), 2**31 - 1):
-        assert run(*places, s) == min(max(s, -(2**31)), 2**31 - 1)
+        clamped = min(max(s, -(2**31)), 2**31 - 1)
+        assert run(*places, s) == clamped
         same(out, x.clip(-(2**31), 2**31 - 1).astype("int32"))
         same(wide, narrow[index].astype("int64") + mask)
-        same(less, narrow[index] < min(max(s, -(2**31)), 2**31 - 1))
+        same(less, narrow[index] < clamped)
 
 
 def test_booleans_where_and_casts() -> None:
@@ -396,6 +396,5 @@ def test_all_finite_sees_every_element() -> None:
         for r in range(3):
             for k in range(n):
                 for bad in (np.nan, np.inf, -np.inf):
-                    y = x.copy()
-                    y[r, k] = bad
+                    (y := x.copy())[r, k] = bad
                     assert not run(y.ctypes.data, 3, y.strides[0], n)

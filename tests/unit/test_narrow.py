@@ -260,7 +260,7 @@ def test_tables_of_several_widths() -> None:
 def at_the_end(q, k, v, i, j, *, c: int):
     """The last keys of a long sequence, by digits of large numbers."""
     p = i + at.kv_len - at.q_len
-    digit = ((p - j) % c == 0) ^ ((p + j) % 7 == 3) ^ ((3 * j + p) // 5 % 11 < 4) ^ ((j - 2 * p) // c % 2 == 0)
+    digit = ((p - j) % c == 0) ^ ((p + j) % 7 == 3) ^ ((13 * j + p) // 5 % 11 < 4) ^ ((j - 2 * p) // c % 2 == 0)
     return at.softmax(at.dot(q, k), where=digit & (p - j < 300)) @ v
 
 
@@ -282,6 +282,7 @@ def test_what_keys_decide_is_computed_once_per_key_and_saves_the_lanes() -> None
     source = bigbird.source(x, x, x, random=np.zeros((1, 8, 3), "int64"))
     lanes_of_keys = source[source.rindex("iota(J, j0") :].split("for jj in range(nj)")
     assert "floordiv_short(j" in lanes_of_keys[0]  # with keys in the lanes
+    assert "minimum(iota(J, j0" in source and "j0 + nj - 1)" in lanes_of_keys[0]  # that read nothing after the last key
     assert "floordiv" not in lanes_of_keys[1]
     assert "mask = splat(B, True)" in lanes_of_keys[1]  # the first blocks are linked to all
     assert "saturate" in source and "load(I, r" not in source  # blocks that are only compared, of int64

@@ -30,30 +30,30 @@ Ends = tuple[Node, Node]
 class Possible:
     """Whether a mask can hold in a tile, a scalar graph over the corner values i0, i1, j0, j1.
 
-    hull: first and last key for which it can hold at all, over i0 and i1. run: every tile that touches the hull is possible.
+    run: first and last key, over i0 and i1, of the keys for which it can hold. hull: the same, with others between.
     """
 
     holds: Node
+    run: Ends | None = None
     hull: Ends | None = None
-    run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`possible` and `certain` in the boxes into which `cut_i` and `cut_j` split tiles; hull and run as of `Possible`."""
+    """`possible` and `certain` in the boxes into which `cut_i` and `cut_j` split tiles; run and hull as of `Possible`."""
 
     possible: Node
     certain: Node
     cut_i: Cut | None = None
     cut_j: Cut | None = None
+    run: Ends | None = None
     hull: Ends | None = None
-    run: bool = False
 
 
 def bound(mask: Node) -> Bound:
     """The bound of a boolean node."""
     found = possible(mask)
-    return Bound(found.holds, negated(possible(mask, False).holds), *cuts([mask]), found.hull, found.run)
+    return Bound(found.holds, negated(possible(mask, False).holds), *cuts([mask]), found.run, found.hull)
 
 
 def possible(mask: Node, positive: bool = True) -> Possible:
@@ -70,7 +70,9 @@ def _possible(x: Node, positive: bool, magnitudes: Magnitudes) -> Possible:
     result = const(False)
     for s in solutions:
         result = either(result, s.holds)
-    return Possible(result, _hull(solutions), len(solutions) == 1 and solutions[0].exact and result.op != "const")
+    if len(solutions) == 1 and solutions[0].exact and result.op != "const":
+        return Possible(result, run=(solutions[0].first, solutions[0].last))
+    return Possible(result, hull=_hull(solutions))
 
 
 def _hull(solutions: list[Solution]) -> Ends | None:
