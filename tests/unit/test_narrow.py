@@ -64,7 +64,7 @@ lanes = functools.partial(st.lists, min_size=1, max_size=W)
 
 
 @pytest.mark.parametrize("name", ["floordiv", "mod"])
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(x=lanes(INT64), d=INT64)
 def test_64_bits_divided_by_a_scalar(name: str, x: list[int], d: int) -> None:
     near = [x[0] * d + k if abs(x[0] * d) < 2**62 else x[0] for k in (-1, 0, 1)]  # beside a multiple
@@ -73,7 +73,7 @@ def test_64_bits_divided_by_a_scalar(name: str, x: list[int], d: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["floordiv", "mod"])
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(x=lanes(INT32), d=st.one_of(INT32, INT64))
 def test_32_bits_divided_by_a_scalar(name: str, x: list[int], d: int) -> None:
     near = [x[0] * d + k if abs(x[0] * d) < 2**31 - 1 else x[0] for k in (-1, 0, 1)]
@@ -84,7 +84,7 @@ def test_32_bits_divided_by_a_scalar(name: str, x: list[int], d: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["floordiv_short", "mod_short"])
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(x=lanes(SHORT), d=st.one_of(SHORT, INT64))
 def test_short_numbers_divided_by_a_scalar(name: str, x: list[int], d: int) -> None:
     if name == "mod_short":
@@ -195,10 +195,10 @@ def in_range(variant: at.Attention, q_len: int, kv_len: int, operands: dict[str,
     return True
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(3))
 def test_kernels_of_random_masks_with_any_scalars(part: int) -> None:
     rng = Random(part)
-    q_len, kv_len = ((70, 130), (33, 150), (20, 20), (65, 257))[part]
+    q_len, kv_len = ((70, 130), (33, 150), (65, 257))[part]
     programs = (random_mask(1000 * part + n, q_len, kv_len, 3) for n in count())
     variant, operands = next(x for x in programs if in_range(x[0], q_len, kv_len, x[1]))
     for choices in ((SMALL, -SMALL, 0, -1), EXTREMES, (3, 40, *EXTREMES), range(-20, 150)):
