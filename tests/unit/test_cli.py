@@ -196,17 +196,24 @@ def test_bench_sparse_counts_tiles_and_compares_outputs():
     problems = [window(300, 2, 16, size=40), documents(3, 50, 2, 16), canvas(8, 3, 2, 16)]
     rows = list(bench_sparse(problems, rounds=1, threads=1, peers=["SDPA with mask"]))
     assert [r.problem for r in rows] == problems
-    for row in rows:
+    for row, (first, last) in zip(rows, ((True, True), (False, True), (False, False)), strict=True):
         (peer,) = row.peers
         assert not peer.failed and peer.difference < 1e-5
         mask = problem_mask(row.problem)
         assert row.problem.needed == mask.sum()
-        rows, keys = row.tiles.shape
-        starts = [range(0, len(mask), n) for n in (rows, keys)]
-        tiles = [mask[i : i + rows, j : j + keys] for i in starts[0] for j in starts[1]]
+        tiles = list(kernel_tiles(mask, row.tiles.shape, first, last))
         full, visited = (2 * sum(map(found, tiles)) for found in (np.all, np.any))  # of two heads
         assert (row.tiles.full, row.tiles.visited) == (full, visited)
         assert row.waste == row.tiles.pairs / (2 * mask.sum())
+
+
+def kernel_tiles(mask, shape, first, last):
+    """The tiles of a mask; those of a row begin at its first live key, and end with its last one, where the kernel knows it."""
+    for i in range(0, len(mask), shape[0]):
+        rows = mask[i : i + shape[0]]
+        live = np.flatnonzero(rows.any(axis=0))
+        rows = rows[:, live[0] if first else 0 : live[-1] + 1 if last else None]
+        yield from (rows[:, j : j + shape[1]] for j in range(0, rows.shape[1], shape[1]))
 
 
 def problem_mask(problem):
