@@ -13,12 +13,12 @@ from attnc.compile import Problem, Stage, compile, fuse
 from attnc.interp import Array, Inputs, interpret
 from attnc.ir.graph import Graph, Node, topological
 from attnc.ir.text import BRIEF, expression
+from attnc.passes.bound.affine import is_positional
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.tile import interp as tile_interp
 from attnc.tile.classes import classify, needs
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Program, Statement
-from attnc.tile.waste import positional
 from attnc.verification import distance, report
 
 EXACT = 1e-10
@@ -85,7 +85,7 @@ def undecided(keys: Keys, sweep: Sequence[Accumulator], blocks: BlockMap, inputs
     if keys.open or not keys.full:
         decided = classify(sweep).decided
         for c in dict.fromkeys(c for a in sweep for c in needs(a) if c not in decided):
-            read = "it has no bound" if positional(c) else "it depends on more than positions"
+            read = "it has no bound" if is_positional(c) else "it depends on more than positions"
             yield f"{expression(c, budget=BRIEF)} is evaluated in every visited tile: {read}"
     if not blocks.partial:
         return

@@ -10,6 +10,7 @@ import numpy as np
 from attnc.interp import Array, Inputs, Interpreter, Value, align, canonical
 from attnc.ir.graph import Node, const, node, substitute, topological
 from attnc.ir.ops import INDEX_AXES
+from attnc.passes.bound.affine import is_positional
 from attnc.passes.fold import op
 from attnc.passes.plan_sweeps import Accumulator
 from attnc.tile.classes import alive, conjuncts
@@ -18,7 +19,6 @@ from attnc.tile.regions import Visited
 LOOKED = 2048  # partial tiles that are evaluated; of more, these many at fixed places
 SIDE = 512  # rows and keys of a tile that are evaluated; of more, these many, evenly spaced
 PAIRS = 1 << 21  # at once
-_OPAQUE = ("role", "reduce", "attend", "softmax", "lse", "dot", "project")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,12 @@ class Waste:
         return self.masked / self.pairs if self.pairs else 0.0
 
 
-def positional(x: Node) -> bool:
-    """Whether indices, tables and scalars alone decide x: it reads no q, k, v, and no sum over the keys."""
-    return not any(y.op in _OPAQUE for y in topological([x]))
-
-
 def live(sweep: Iterable[Accumulator]) -> Node:
     """The mask of a sweep, as far as positions decide it: outside of it a pair adds nothing."""
     result = const(False)
     for a in sweep:
         here = const(True)
-        for c in filter(positional, conjuncts(alive(a))):
+        for c in filter(is_positional, conjuncts(alive(a))):
             here = op("and", here, c)
         result = op("or", result, here)
     return result

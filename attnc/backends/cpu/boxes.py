@@ -14,7 +14,8 @@ from attnc.backends.cpu.lanes import Lanes, convert
 def box_last(typingctx: Any, first: Any, last: Any, shift: Any, radices: Any, apart: Any) -> Any:
     """The last index of the first box of first..last, where index + shift wraps at multiples of radices (widest last).
 
-    apart: 0, or up to how many units of the narrowest radix are boxes of their own. Always within first..last, so that a loop over boxes ends, whatever overflows. A constant radix divides by a constant.
+    apart: 0, or up to how many units of the narrowest radix are boxes of their own. Always within first..last, so that a loop
+    over boxes ends, whatever overflows. A constant radix divides by a constant.
     """
     if not isinstance(radices, types.BaseTuple):
         raise errors.TypingError(f"box_last: radices are a tuple, not {radices}")

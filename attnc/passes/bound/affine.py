@@ -21,9 +21,12 @@ Form = dict[Node | None, int]  # atom -> factor; None: the constant
 
 def is_uniform(x: Node) -> bool:
     """Whether x is one value per tile: free of i, j and of feature vectors."""
-    return not (x.axes - {"b", "h"}) and all(
-        y.op not in ("role", "reduce", "attend", "softmax", "lse", "dot", "project") for y in topological([x])
-    )
+    return not (x.axes - {"b", "h"}) and is_positional(x)
+
+
+def is_positional(x: Node) -> bool:
+    """Whether indices, tables and scalars alone decide x: it reads no q, k, v, and no sum over the keys."""
+    return not any(y.op in ("role", "reduce", "attend", "softmax", "lse", "dot", "project") for y in topological([x]))
 
 
 class Magnitudes(Ranges):
@@ -88,16 +91,16 @@ def affine(x: Node, atom: Magnitudes) -> Form:
     if is_uniform(x) and atom.unbounded(x):
         return {x: 1}
     if x.op == "const":
-        return scaled({None: 1}, int(x["value"]))
+        return plus({}, {None: 1}, int(x["value"]))
     if x.op in ("add", "sub"):
         left, right = (affine(y, atom) for y in x.operands)
         return plus(left, right, 1 if x.op == "add" else -1)
     if x.op == "neg":
-        return scaled(affine(x.operands[0], atom), -1)
+        return plus({}, affine(x.operands[0], atom), -1)
     if x.op == "mul":
         for a, b in (x.operands, x.operands[::-1]):
             if b.op == "const":
-                return scaled(affine(a, atom), int(b["value"]))
+                return plus({}, affine(a, atom), int(b["value"]))
     return {x: 1}
 
 
@@ -107,11 +110,6 @@ def plus(a: Mapping[Node | None, int], b: Mapping[Node | None, int], factor: int
     for x, n in b.items():
         total[x] = total.get(x, 0) + factor * n
     return {x: n for x, n in total.items() if n}
-
-
-def scaled(a: Mapping[Node | None, int], factor: int) -> Form:
-    """factor * a."""
-    return {x: n * factor for x, n in a.items()} if factor else {}
 
 
 def total(form: Mapping[Node | None, int]) -> Node:

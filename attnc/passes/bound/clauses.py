@@ -30,6 +30,11 @@ class Linear:
         """The terms as a dictionary."""
         return dict(self.terms)
 
+    @property
+    def atoms(self) -> dict[Node, int]:
+        """The terms that vary in a tile."""
+        return {x: n for x, n in self.terms if x is not None and not is_uniform(x)}
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:

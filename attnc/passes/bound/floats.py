@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from attnc.ir.graph import Node, const, node
 from attnc.passes.bound.box import FALSE, Box, Interval, Rule, both, either
-from attnc.passes.bound.integers import absolute, choice, extremes, gather, greatest, least, sign, size_of
+from attnc.passes.bound.integers import absolute, choice, ends_of, extremes, gather, sign, size_of
 from attnc.passes.fold import op
 
 SLACK = const(2.0**-16)
@@ -80,9 +80,7 @@ def _mul(a: Interval, b: Interval) -> Interval:
 
 
 def _corners(name: str, a: Interval, b: Interval, nan: Node, finite: bool = False) -> Interval:
-    values = [op(name, p, q) for p in dict.fromkeys((a.low, a.high)) for q in dict.fromkeys((b.low, b.high))]
-    low, high = least(values), greatest(values)  # NaN where any value is
-    return _made(low, high, nan, finite)
+    return _made(*ends_of(name, a, b), nan, finite)
 
 
 def _div(a: Interval, b: Interval) -> Interval:

@@ -19,21 +19,17 @@ def _sum(box: Box, x: Node) -> Interval | None:
     return box.sum(box.affine(x))
 
 
-def least(values: list[Node]) -> Node:
-    """The minimum of scalar graphs."""
-    return _fold("minimum", values)
-
-
-def greatest(values: list[Node]) -> Node:
-    """The maximum of scalar graphs."""
-    return _fold("maximum", values)
-
-
 def _fold(name: str, values: list[Node]) -> Node:
     result = values[0]
     for y in dict.fromkeys(values[1:]):
         result = result if y == result else op(name, result, y)
     return result
+
+
+def ends_of(name: str, a: Interval, b: Interval) -> tuple[Node, Node]:
+    """The ends of an op that is monotone in both operands, over the corners of their intervals; NaN where a corner is."""
+    values = [op(name, p, q) for p in dict.fromkeys((a.low, a.high)) for q in dict.fromkeys((b.low, b.high))]
+    return _fold("minimum", values), _fold("maximum", values)
 
 
 def _mul(box: Box, x: Node) -> Interval | None:
@@ -49,8 +45,7 @@ def _corners(box: Box, x: Node, name: str) -> Interval | None:
     a, b = (box.interval(y) for y in x.operands)
     if a is None or b is None:
         return None
-    values = [op(name, p, q) for p in dict.fromkeys((a.low, a.high)) for q in dict.fromkeys((b.low, b.high))]
-    return Interval(least(values), greatest(values))
+    return Interval(*ends_of(name, a, b))
 
 
 def _floordiv(box: Box, x: Node) -> Interval | None:

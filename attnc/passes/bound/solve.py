@@ -81,7 +81,7 @@ class _Solver:
         if not self.assume(literal):
             return  # the arithmetic may overflow: nothing is known
         direct = self.box.direct(*literal.sides)
-        atoms = {x: n for x, n in literal.form.items() if x is not None and not is_uniform(x)}
+        atoms = literal.atoms
         outer: Form = {x: n for x, n in literal.form.items() if x not in atoms}
         leaves = [x for x in outer if x is not None and x in direct and abs(outer[x]) == 1]
         apart = not atoms or len(leaves) > 1 or any(x in direct for x in atoms) or literal.rel == "ne"
@@ -189,15 +189,15 @@ class _Solver:
     @staticmethod
     def is_mod(literal: Linear) -> bool:
         """x % c == r with c and r of the work item."""
-        atoms = [(x, n) for x, n in literal.terms if x is not None and not is_uniform(x)]
+        atoms = literal.atoms
         if len(atoms) != 1 or literal.rel != "eq":
             return False
-        ((x, n),) = atoms
+        ((x, n),) = atoms.items()
         return x.op == "mod" and abs(n) == 1 and is_uniform(x.operands[1])
 
     def remainder(self, literal: Linear) -> Node | None:
         """Some x in [low, high] has x % c == r where the last number up to high that has is not below low."""
-        ((atom, n),) = [(x, n) for x, n in literal.terms if x is not None and not is_uniform(x)]
+        ((atom, n),) = literal.atoms.items()
         divisor = atom.operands[1]
         x = self.box.sum(self.box.affine(atom.operands[0]))
         if x is None:
