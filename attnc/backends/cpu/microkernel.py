@@ -22,8 +22,10 @@ I64 = ir.IntType(64)
 # The operands of a tile, all int64: byte addresses, byte strides and the length of the sum.
 OPERANDS = ("a", "a_row", "a_k", "b", "b_k", "c", "c_row", "n", "alpha")
 UNROLL = 2
-# Terms that are summed one by one; longer sums are sums of such sums, whose rounding errors grow more slowly.
-CHUNK = 32
+# Terms that are summed one by one; longer sums are sums of such sums, whose rounding errors grow more slowly. Scores (mode
+# "zero") need that most: exp makes relative errors of their absolute ones. The first chunk costs nothing.
+CHUNK = 128
+WHOLE_SCORE, SCORE_CHUNK = 64, 32
 
 
 def _int(value: int) -> Any:
@@ -64,7 +66,10 @@ class Tile:
 
     def _emit(self, g: Lanes, at: dict[str, Any]) -> None:
         """Sums of CHUNK terms in registers, added to C one after the other."""
-        b = g.b
+        b, chunk = g.b, _int(CHUNK)
+        if self.mode == "zero":
+            short = b.icmp_signed("<=", at["n"], _int(WHOLE_SCORE))
+            chunk = b.select(short, _int(WHOLE_SCORE), _int(SCORE_CHUNK))
         offsets = [b.mul(at["a_row"], _int(r)) for r in range(self.rows)]
         entry = b.block
         body, done = b.append_basic_block("chunk"), b.append_basic_block("stored")
@@ -74,7 +79,7 @@ class Tile:
         for phi, name in ((left, "n"), (row_a, "a"), (row_b, "b")):
             phi.add_incoming(at[name], entry)
         first = b.icmp_signed("==", left, at["n"])
-        count = b.select(b.icmp_signed("<", left, _int(CHUNK)), left, _int(CHUNK))
+        count = b.select(b.icmp_signed("<", left, chunk), left, chunk)
         state = [row_a, row_b, *(g.const(0) for _ in range(self.rows * self.cols))]
         state = self._loop(g, at, offsets, state, b.udiv(count, _int(UNROLL)), UNROLL)
         state = self._loop(g, at, offsets, state, b.urem(count, _int(UNROLL)), 1)
