@@ -243,7 +243,8 @@ def _bench_sparse(names: str, rounds: int, threads: int | None, flex: bool) -> N
     found = list(bench_sparse([known[x]() for x in wanted if x in known], rounds, threads, peers))
     if found:
         _table(conditions, *tables.own(found))
-        _table("how many times attnc's time, the analysis included, a peer takes", *tables.beside(found))
+        title = "how many times attnc's time, the analysis included, a peer takes; masks and analyses: the best of 3 calls in a row"
+        _table(title, *tables.beside(found))
     if "long" in wanted:
         _table(_conditions(rounds, threads), *tables.long(bench_long(rounds=rounds, threads=threads)))
 

@@ -1,7 +1,8 @@
 """Masked attention beside PyTorch's compiled FlexAttention and its SDPA with a mask: same process, arrays and threads, in turn.
 
 attnc's time always includes the analysis of the mask, which happens inside the kernel. The analysis alone is timed on the
-same kernel with the bodies of its tiles replaced by counters (`attnc.bench.analysis.counting`).
+same kernel with the bodies of its tiles replaced by counters (`attnc.bench.analysis.counting`). It and the making of a peer's mask
+are timed alike, with warm caches: in each round three calls in a row, of which the fastest counts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from attnc.errors import UnsupportedError
 from attnc.variant import Attention
 
 MaskMod = Callable[[Any, Any, Any, Any], Any]
+IN_A_ROW = 3  # analyses, and masks of peers; calls with the mask ready come one at a time
 PEERS: dict[str, Callable[[Any, MaskMod, int], Flex | Masked]] = {"flex_attention": Flex, "SDPA with mask": Masked}
 
 
@@ -57,7 +59,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class SparseRow:
-    """attnc's median seconds: of a call, of the analysis in it, and of a call in which no tile is full. `tiles`: of all heads."""
+    """attnc's median seconds: of a call, of the analysis in it (warm), and of a call in which no tile is full. `tiles`: of all heads."""
 
     problem: Problem
     seconds: float
@@ -158,13 +160,15 @@ def _measure(torch: Any, missing: str, problem: Problem, rounds: int, names: Seq
     inputs = (q, k, v)
     analysis, masked = (changed(problem.variant, inputs, problem.operands, x) for x in (counting, all_partial))
     calls: list[Callable[[], Any]] = [lambda: problem.variant(*inputs, **problem.operands), analysis, masked]
+    counts = [1, IN_A_ROW, 1]
     peers = [Peer(name, problem.aims.get(name), failed=missing) for name in names]
     if torch is None:
-        times = alternate(calls, rounds)
+        times = alternate(calls, rounds, in_a_row=counts)
     else:
         with torch.inference_mode():
             peers, extra = _peers(torch, problem, inputs, peers, calls[0]())
-            times = alternate([*calls, *extra], rounds)
+            counts += [1, IN_A_ROW] * (len(extra) // 2)
+            times = alternate([*calls, *extra], rounds, in_a_row=counts)
     for n, place in enumerate(x for x, peer in enumerate(peers) if not peer.failed):
         peers[place] = replace(peers[place], seconds=times[3 + 2 * n], analysis=times[4 + 2 * n])
     return SparseRow(problem, times[0], times[1], times[2], count(analysis), tuple(peers))

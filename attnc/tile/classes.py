@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attnc.interp import MASKED
-from attnc.ir.graph import Node, const, topological
+from attnc.ir.graph import Node, const, rewrite, substitute, topological
 from attnc.passes.bound import Ends, both, cuts, negated, possible
 from attnc.passes.canonicalise import is_const
 from attnc.passes.cuts import Cut
 from attnc.passes.expand import feature_axes
-from attnc.passes.fold import op
+from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator
 from attnc.passes.separate import factors
 
@@ -23,7 +23,7 @@ NEGLIGIBLE = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 class Classes:
     """`possible` false: the tile contributes nothing. `certain`: every mask in `decided` is true on the whole tile.
 
-    Both are asked of the boxes into which the cuts split a tile. `run`, `hull`: see `Keys`.
+    Both are asked of the boxes into which the cuts split a tile. `run`, `hull`, `implied`: see `Keys`.
     """
 
     possible: Node
@@ -33,7 +33,7 @@ class Classes:
     cut_j: Cut | None
     run: Ends | None
     hull: Ends | None
-    weighed: bool
+    implied: bool
 
 
 def conjuncts(x: Node) -> list[Node]:
@@ -121,10 +121,8 @@ def classify(sweep: Iterable[Accumulator]) -> Classes:
     """The classes of a sweep's tiles."""
     sweep = list(sweep)
     mask = const(False)
-    weighed = False
     for a in sweep:
         mask = op("or", mask, alive(a))
-        weighed = weighed or any(not is_const(nonzero(f), True) for f in zeroing(a))
     some = possible(mask)
     certain = const(True)
     decided: set[Node] = set()
@@ -133,4 +131,7 @@ def classify(sweep: Iterable[Accumulator]) -> Classes:
         if not is_const(refuted, True):
             decided.add(condition)
             certain = both(certain, negated(refuted))
-    return Classes(some.holds, certain, frozenset(decided), *cuts([mask, *decided]), some.run, some.hull, weighed)
+    # what a tile still needs where `decided` holds: a weight that is not 0, or masks that are proved false but never true
+    (rest,) = rewrite(substitute([mask], dict.fromkeys(decided, const(True))), fold_node)
+    implied = is_const(possible(rest).holds, True)
+    return Classes(some.holds, certain, frozenset(decided), *cuts([mask, *decided]), some.run, some.hull, implied)

@@ -79,7 +79,7 @@ class _Lowering:
         states += [_state(a) for a in sweep]
         undecided = any(c not in classes.decided for a in sweep for c in needs(a))
         c = classes
-        tiles = (c.cut_i, c.cut_j, c.run, c.hull, c.weighed)
+        tiles = (c.cut_i, c.cut_j, c.run, c.hull, c.implied)
         keys = Keys(number, tuple(states), c.possible, certain, full, partial, undecided, *tiles)
         shifts: list[Step] = [RowMap(name, shift(row(_running(name)))) for name in exponents.values()]
         return [*rows, keys, *shifts]  # type: ignore[list-item]

@@ -118,8 +118,8 @@ class Keys:
     With cuts, a tile is first split into boxes that wrap no index (`attnc.passes.cuts`): it is possible where one box is, and
     certain where all are. `run`: where the tiles that are not empty are those that touch the keys from first to last, these
     two as graphs over i0 and i1 (none where first > last); `possible` then need not be asked. `hull`: the same where there may be
-    empty tiles between. A backend may begin its tiles at the first key, and end the last one at the last. `weighed`: a tile can be
-    empty though its masks are true, as a weight is 0.
+    empty tiles between. A backend may begin its tiles at the first key, and end the last one at the last. `implied`: what is
+    certain is possible; not so where a weight can be 0 under masks that are true.
     """
 
     number: int
@@ -133,7 +133,7 @@ class Keys:
     cut_j: Cut | None = None
     run: tuple[Node, Node] | None = None
     hull: tuple[Node, Node] | None = None
-    weighed: bool = False
+    implied: bool = True
 
 
 @dataclass(frozen=True, slots=True)

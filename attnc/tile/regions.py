@@ -36,7 +36,7 @@ class Classifier:
         certain = keys.certain if keys.full and keys.partial else const(bool(keys.full))
         graphs = possible, certain, *(keys.run or ())
         self.possible, self.certain, *self.run = substitute(graphs, self.leaves)
-        self.weighed = np.bool_(keys.weighed)
+        self.implied = keys.implied
         self.cuts = {"i": self._cut(keys.cut_i), "j": self._cut(keys.cut_j)}
         self.apart = {axis: cut is not None and cut.apart for axis, cut in (("i", keys.cut_i), ("j", keys.cut_j))}
         everything = [*graphs, *(x for cut in (keys.cut_i, keys.cut_j) if cut for x in (cut.shift, *cut.radices))]
@@ -255,7 +255,7 @@ class _Walk:
                 stack += [(span, row[part], first[part], last[part]) for part in (slice(half, None), slice(half))]
                 continue
             possible, certain = self._judged(row, first, last)
-            done = possible & (certain & ~self.judge.weighed | (first == last))
+            done = possible & (certain & self.judge.implied | (first == last))
             yield row[done], first[done], last[done], certain[done]
             rest = possible & ~done
             if rest.any():

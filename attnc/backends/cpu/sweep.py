@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial, reduce
 
 from attnc.backends.cpu import keys as key_side
 from attnc.backends.cpu import rows as row_side
@@ -11,12 +12,14 @@ from attnc.backends.cpu.context import Context
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.pairs import Pairs
 from attnc.backends.spelling import Scope
-from attnc.ir.graph import Node, substitute
+from attnc.ir.graph import Node, node, substitute, topological
 from attnc.passes.bound import END, ZERO, corner
 from attnc.passes.cuts import UNITS, Cut
+from attnc.passes.fold import op
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, RowMap, SetRow, Statement
 
-BLOCK = 8  # tiles, or blocks of tiles, that are skipped at once
+BLOCK = 8  # tiles, or blocks of tiles, that are judged at once
+OPPOSITE = {"and": "or", "or": "and"}
 
 
 def sweep(ctx: Context, keys: Keys) -> None:
@@ -60,68 +63,99 @@ def _run(ctx: Context, keys: Keys) -> None:
     start, stop = _ends(ctx, keys.run)
     with ctx.out.block(f"for j0 in range({start}, {stop}, {ctx.schedule.keys}):"):
         ctx.out.line(f"nj = min({ctx.schedule.keys}, {stop} - j0)")
-        certain = None
         if keys.full and keys.partial:
             ctx.out.line("j1 = j0 + nj - 1")
-            (certain,) = _classes(ctx, keys, {"certain": keys.certain}, "True")
-        _bodies(ctx, keys, certain)
+            _ask(ctx, keys, {"certain": keys.certain})
+        _bodies(ctx, keys)
 
 
 def _spans(ctx: Context, keys: Keys) -> None:
-    """Coarse to fine: a block of tiles that is empty is skipped at once, another one is looked at in parts."""
+    """Coarse to fine: a block of tiles is skipped where it is empty, run where it is full, else looked at in parts."""
     out, size, length = ctx.out, ctx.schedule.keys, ctx.word("kv_len")
     if "widest" not in ctx.words:
         ctx.words["widest"] = "widest"
         ctx.top.line(f"widest = {size}")
-        with ctx.top.block(f"while widest < {length}:"):
+        with ctx.top.block(f"while widest * {BLOCK} < {length}:"):
             ctx.top.line(f"widest *= {BLOCK}")
     start, stop = _ends(ctx, keys.hull)
+    asked, closer = {"possible": keys.possible}, "possible"
+    if keys.full and keys.partial:
+        asked = {"certain": keys.certain, **asked}
+        if keys.implied:
+            asked["possible"], closer = node("or", _known("certain"), keys.possible), "possible and not certain"
     out.line(f"j0, span = {start}, widest")
     with out.block(f"while j0 < {stop}:"):
-        out.line(f"nj = min(span, {stop} - j0)")
-        out.line("j1 = j0 + nj - 1")
-        graphs = {"possible": keys.possible}
-        if keys.full and keys.partial:
-            graphs["certain"] = keys.certain
-        possible, *certain = _classes(ctx, keys, graphs, f"span == {size}")
-        with out.block(f"if {possible}:  # not empty"):
-            with out.block(f"if span > {size}:  # a block of tiles: look closer"):
-                out.line(f"span //= {BLOCK}")
-                out.line("continue")
-            _bodies(ctx, keys, certain[0] if certain else None)
-        out.line("j0 += span")
+        out.line(f"end = min(j0 + span, {stop})")
+        out.line("j1 = end - 1")
+        _ask(ctx, keys, asked)
+        with out.block(f"if {closer} and span > {size}:  # a block of tiles: look closer"):
+            out.line(f"span //= {BLOCK}")
+            out.line("continue")
+        with out.block("if possible:  # not empty"), out.block(f"for j0 in range(j0, end, {size}):"):
+            out.line(f"nj = min({size}, end - j0)")
+            _bodies(ctx, keys)
+        out.line("j0 = end")
         place = "j0" if start == "0" else f"(j0 - {start})"
         with out.block(f"while span < widest and {place} % ({BLOCK} * span) == 0:"):
             out.line(f"span *= {BLOCK}")
 
 
-def _classes(ctx: Context, keys: Keys, graphs: dict[str, Node], certain: str) -> list[str]:
-    """The texts of `possible` and `certain`, as far as they are asked for, on the tile or block of tiles j0..j1.
-
-    certain: what it is before the first box; where it is false, boxes are looked at until one is possible.
-    """
+def _ask(ctx: Context, keys: Keys, asked: dict[str, Node]) -> None:
+    """`certain` and `possible`, as far as asked, of j0..j1; where indices are cut, box by box until they are settled."""
     cuts = {axis: cut for axis, cut in (("i", keys.cut_i), ("j", keys.cut_j)) if cut is not None and cut.radices}
     boxes = {corner(f"{axis}{old}"): corner(f"{axis}{new}") for axis in cuts for old, new in ("0a", "1b")}
-    known = {"i0", "i1", "j0", "j1"}
-    scopes = [ctx.item, _scope(ctx, known)]
+    graphs = dict(zip(asked, substitute(asked.values(), boxes), strict=True))
     if cuts:
-        start, unsettled = {"possible": "False", "certain": certain}, {"certain": "certain", "possible": "not possible"}
-        ctx.out.line(f"{', '.join(graphs)} = {', '.join(start[name] for name in graphs)}")
-        more = " or ".join(text for name, text in unsettled.items() if name in graphs)
+        ctx.out.line(f"{', '.join(asked)} = {', '.join(str(name == 'certain') for name in asked)}")
+        graphs = {name: node("and" if name == "certain" else "or", _known(name), x) for name, x in graphs.items()}
+    corners, scopes = {"i0", "i1", "j0", "j1"}, [ctx.item]
     with ExitStack() as loops:
         for axis, cut in cuts.items():
-            loops.enter_context(_boxes(ctx, axis, cut, more if len(graphs) == 1 else f"({more})"))
-            known = known | {f"{axis}a", f"{axis}b"}
-            scopes.append(_scope(ctx, known))
-        spelling = Spelling(ctx, scopes)
-        roots = substitute(graphs.values(), boxes)
-        spelling.expect(roots)
-        texts = [spelling.spell(x) for x in roots]
-        if not cuts:
-            return texts
-        for name, text in zip(graphs, texts, strict=True):
-            ctx.out.line(f"{name} = {name} {'or' if name == 'possible' else 'and'} {text}")
-    return list(graphs)
+            scopes.append(_scope(ctx, corners))
+            loops.enter_context(_boxes(ctx, axis, cut, [x if x == "certain" else f"not {x}" for x in asked]))
+            corners = corners | {f"{axis}a", f"{axis}b"}
+        spelling = Spelling(ctx, [*scopes, _scope(ctx, corners | set(asked))])
+        spelling.expect(graphs.values())
+        for name, x in graphs.items():
+            _decide(spelling, x, name)
+
+
+def _known(name: str) -> Node:
+    """What has been found so far of the tile, as a leaf."""
+    return node("value", name=name, axes=(), kind="bool")
+
+
+def _decide(spelling: Spelling, x: Node, name: str) -> None:
+    """`name` = x. Of what x joins, the parts that search tables come last, each only where those before do not decide."""
+    scope = spelling.scopes[-1]
+    how, (first, *others) = _parts(spelling.ctx, x)
+    if not others:
+        scope.out.line(f"{name} = {spelling.spell(first)}")
+        return
+    _decide(spelling, first, name)
+    for part in others:
+        with scope.out.block(f"if {name if how == 'and' else f'not {name}'}:"):
+            # names of the parts before are known here; names from here only in the parts behind
+            inside = Scope(scope.out, scope.holds)
+            inside.names = dict(spelling.scopes[-1].names)
+            uses, spelling = spelling.uses, Spelling(spelling.ctx, [*spelling.scopes[:-1], inside])
+            spelling.uses = uses
+            _decide(spelling, part, name)
+
+
+def _parts(ctx: Context, x: Node) -> tuple[str, list[Node]]:
+    """How x joins which parts: that without searches in tables, then the others, those with the fewest first."""
+    whole = x.operands[0] if x.op == "not" else x
+    parts = [whole]
+    while whole.op in OPPOSITE and any(y.op == whole.op for y in parts):
+        parts = [z for y in parts for z in (y.operands if y.op == whole.op else (y,))]
+    searches = {y: sum(z.op == "extreme" and not ctx.item.holds(z) for z in topological([y])) for y in parts}
+    free = [y for y, count in searches.items() if not count]
+    dear = sorted((y for y, count in searches.items() if count), key=lambda y: searches[y])
+    if len(parts) == 1 or not dear:
+        return x.op, [x]
+    joined = [reduce(partial(node, whole.op), free), *dear] if free else dear
+    return (OPPOSITE[whole.op], [op("not", y) for y in joined]) if x.op == "not" else (whole.op, joined)
 
 
 def _scope(ctx: Context, corners: set[str]) -> Scope:
@@ -130,14 +164,15 @@ def _scope(ctx: Context, corners: set[str]) -> Scope:
 
 
 @contextmanager
-def _boxes(ctx: Context, axis: str, cut: Cut, more: str) -> Iterator[None]:
-    """A loop over the boxes of an index in which none of its digits wraps."""
+def _boxes(ctx: Context, axis: str, cut: Cut, unsettled: Sequence[str]) -> Iterator[None]:
+    """A loop over the boxes of an index in which none of its digits wraps, as long as something is unsettled."""
     uniform = Spelling(ctx, [ctx.item])
     uniform.expect((cut.shift, *cut.radices))
     shift, *radices = (uniform.spell(x) for x in (cut.shift, *cut.radices))
     first, last = f"{axis}a", f"{axis}b"
     ctx.out.line(f"{first} = {axis}0")
-    with ctx.out.block(f"while {first} <= {axis}1 and {more}:"):
+    more = " or ".join(unsettled)
+    with ctx.out.block(f"while {first} <= {axis}1 and {more if len(unsettled) == 1 else f'({more})'}:"):
         ctx.out.line(
             f"{last} = box_last({first}, {axis}1, {shift}, ({', '.join(radices)},), {UNITS if cut.apart else 0})"
         )
@@ -145,12 +180,12 @@ def _boxes(ctx: Context, axis: str, cut: Cut, more: str) -> Iterator[None]:
         ctx.out.line(f"{first} = {last} + 1")
 
 
-def _bodies(ctx: Context, keys: Keys, certain: str | None) -> None:
+def _bodies(ctx: Context, keys: Keys) -> None:
     """The tile, in its class."""
-    if certain is None:
+    if not (keys.full and keys.partial):
         _body(ctx, keys.full or keys.partial)
         return
-    with ctx.out.block(f"if {certain}:  # full"):
+    with ctx.out.block("if certain:  # full"):
         _body(ctx, keys.full)
     with ctx.out.block("else:  # partial"):
         _body(ctx, keys.partial)
