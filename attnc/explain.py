@@ -71,13 +71,26 @@ def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs) ->
         )
         if blocks.partial:
             looked = "" if blocks.waste.exact else f" (of {blocks.waste.tiles} that were looked at)"
-            lines.append(f"  {blocks.wasted:.1%} of the pairs inside partial tiles{looked} are masked: wasted work")
+            block = schedule.tile[1] * schedule.width
+            skipped = (
+                f", except for keys that a block of {block} queries skips"
+                if block < schedule.rows and _by_rows(keys)
+                else ""
+            )
+            lines.append(
+                f"  {blocks.wasted:.1%} of the pairs inside partial tiles{looked} are masked: wasted work{skipped}"
+            )
         flop = sum(_flop(s, problem) for s in (keys.partial or keys.full)) * pairs * (1 - blocks.sparsity)
         lines.append(f"  about {flop / 1e9:.3g} GFLOP in matrix products and sums over features")
         reasons += undecided(keys, sweep, blocks, inputs)
     read = (inputs.q.size + inputs.k.size + inputs.v.size) * ITEMSIZE[problem.dtype]
     lines.append(f"bytes of q, k, v: {read / 1e6:.3g} MB")
     return "\n".join([*lines, *(f"note: {text}" for text in dict.fromkeys([*reasons, *notes(graph, program, inputs)]))])
+
+
+def _by_rows(keys: Keys) -> bool:
+    """Whether the first or last key that queries need depends on which queries these are."""
+    return any(x.op == "value" for x in topological(keys.run or keys.hull or ()))
 
 
 def undecided(keys: Keys, sweep: Sequence[Accumulator], blocks: BlockMap, inputs: Inputs) -> Iterator[str]:

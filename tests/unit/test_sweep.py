@@ -71,6 +71,7 @@ class Case:
     cut_j: Cut | None = None
     run: tuple[Node, Node] | None = None
     batch: int = 1
+    hull: tuple[Node, Node] | None = None
 
 
 def fixed(**operands: Any) -> Callable[..., dict[str, Any]]:
@@ -264,18 +265,18 @@ def classified(case: Case, full: Program, partial: Program) -> Program:
     assert a.states == b.states
     keys = Keys(
         0, b.states, case.possible, case.certain, a.full or a.partial, b.partial or b.full, False, case.cut_i,
-        case.cut_j, case.run,
+        case.cut_j, case.run, case.hull,
     )  # fmt: skip
     return replace(partial, steps=tuple(keys if isinstance(x, Keys) else x for x in partial.steps))
 
 
-def emitted(program: Program, dtypes: dict[str, str]) -> tuple[str, int]:
+def emitted(program: Program, dtypes: dict[str, str], schedule: Schedule = SCHEDULE) -> tuple[str, int]:
     types = Types("float64", "float64", dtypes, ("float64",))
-    return emit(program, layout(program), SCHEDULE, types, {"d": 1, "e": 1}, "a test")
+    return emit(program, layout(program), schedule, types, {"d": 1, "e": 1}, "a test")
 
 
-def compiled(program: Program, dtypes: dict[str, str]) -> Kernel:
-    source, scratch = emitted(program, dtypes)
+def compiled(program: Program, dtypes: dict[str, str], schedule: Schedule = SCHEDULE) -> Kernel:
+    source, scratch = emitted(program, dtypes, schedule)
     return build(source, layout(program), scratch, Cache())
 
 
@@ -289,18 +290,26 @@ def called(kernel: Kernel, inputs: Inputs) -> np.ndarray:
     return out[..., 0]
 
 
-def classes(keys: Keys, inputs: Inputs) -> np.ndarray:
-    """(B, tiles of rows, keys): 0 where the key's tile is empty, 1 full, 3 partial. The tiles of a run begin at its first key."""
-    (batch, _, q_len, _), kv_len = inputs.q.shape, inputs.k.shape[2]
+def needed(keys: Keys, inputs: Inputs, b: int, i0: int, i1: int) -> range:
+    """The keys between the ends that these queries have."""
+    kv_len, ends = inputs.k.shape[2], keys.run or keys.hull
+    if ends is None:
+        return range(kv_len)
+    judge = Classifier(replace(keys, run=ends), inputs)
+    first, last = (int(x[0]) for x in judge.rows(*(np.array([x]) for x in (b, 0, i0, i1))))
+    return range(max(first, 0), min(last + 1, kv_len))
+
+
+def classes(keys: Keys, inputs: Inputs, rows: int = ROWS) -> np.ndarray:
+    """(B, tiles of rows, keys): 0 where the key's tile is empty, 1 full, 3 partial. Tiles begin at the first key of the ends."""
+    (batch, _, q_len, _) = inputs.q.shape
     judge = Classifier(keys, inputs)
-    factor = np.zeros((batch, -(-q_len // ROWS), kv_len))
+    factor = np.zeros((batch, -(-q_len // rows), inputs.k.shape[2]))
     for b, row in np.ndindex(factor.shape[:2]):
-        i0, i1 = row * ROWS, min((row + 1) * ROWS, q_len) - 1
+        i0, i1 = row * rows, min((row + 1) * rows, q_len) - 1
         place = [np.array([x]) for x in (b, 0, i0, i1)]
-        start, stop = 0, kv_len
-        if keys.run is not None:
-            first, last = (int(x[0]) for x in judge.rows(*place))
-            start, stop = max(first, 0), min(last + 1, kv_len)
+        span = needed(keys, inputs, b, i0, i1)
+        start, stop = span.start, span.stop
         for j0 in range(start, stop, KEYS):
             j1 = min(j0 + KEYS, stop) - 1
             some, every = judge(*place, np.array([j0]), np.array([j1]))

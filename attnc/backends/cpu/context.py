@@ -48,6 +48,30 @@ class Vectors:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Vectors of queries, or keys, of a tile that are worked on: from `first` up to `stop`, both as texts."""
+
+    first: str
+    stop: str
+
+    def __str__(self) -> str:
+        """The loop over them."""
+        return f"range({self.stop})" if self.first == "0" else f"range({self.first}, {self.stop})"
+
+    @property
+    def count(self) -> str:
+        """How many they are."""
+        return self.stop if self.first == "0" else f"{self.stop} - {self.first}"
+
+    def place(self, base: str, step: int | str) -> str:
+        """The address of the first of them, where the tile's first lies at `base` and the next `step` bytes on."""
+        return base if self.first == "0" else f"{base} + {self.first} * {step}"
+
+
+VECTORS, KEYS = Span("0", "nx"), Span("0", "nj")  # all of the tile
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """A table that is searched along an axis. `table`: the variable that says where; `number`: int (and bool) or float."""
 
@@ -186,7 +210,12 @@ class Context:
         width = self.schedule.width
         return {"float": "o", "int": f"x * {width * 8}", "int32": f"x * {width * 4}", "bool": f"x * {width}"}[kind]
 
-    def gemm(self, name: str, m: str, a: str, a_row: str, a_k: str, b: str, c: str, n: str, alpha: str = "0") -> str:
-        """A call of a matrix product whose lanes are queries."""
+    def gemm(
+        self, name: str, m: str, a: str, a_row: str, a_k: str, b: str, c: str, n: str, alpha: str = "0", x: Span = VECTORS,
+    ) -> str:  # fmt: skip
+        """A call of a matrix product whose lanes are queries, the vectors x of them. alpha "0": it is not read."""
         rows, cols = self.schedule.tile
-        return f"{name}(F, {rows}, {cols}, {m}, nx, {a}, {a_row}, {a_k}, {b}, {self.pitch}, {c}, {self.pitch}, {n}, {alpha})"
+        step = self.schedule.width * self.size
+        b, c = x.place(b, step), x.place(c, step)
+        alpha = alpha if alpha == "0" else x.place(alpha, step)
+        return f"{name}(F, {rows}, {cols}, {m}, {x.count}, {a}, {a_row}, {a_k}, {b}, {self.pitch}, {c}, {self.pitch}, {n}, {alpha})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attnc.backends.cpu.context import LANES, Context, Vectors
+from attnc.backends.cpu.context import LANES, Context, Span, Vectors
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.rows import anything, matrix_place, neutral, no_features
 from attnc.backends.spelling import Scope
@@ -95,24 +95,26 @@ def reduce(ctx: Context, s: FeatureReduce) -> None:
         ctx.out.line(f"store({target} + jj * 8, reduce_{s.how}({total}))")
 
 
-def dot(ctx: Context, s: Dot) -> None:
-    """Scores: S^T = K Q^T."""
-    keys = ctx.vectors[s.keys]
+def dot(ctx: Context, s: Dot, vectors: Span, keys: Span) -> None:
+    """Scores of these queries and keys: S^T = K Q^T."""
+    k = ctx.vectors[s.keys]
     n = str(ctx.features[s.feature])
-    call = ctx.gemm("gemm_zero", "nj", keys.base, keys.pitch, str(ctx.size), ctx.places[s.rows], ctx.pair(s.name), n)
-    ctx.out.line(call)
+    first, scores = keys.place(k.base, k.pitch), keys.place(ctx.pair(s.name), ctx.pitch)
+    rows = ctx.places[s.rows]
+    ctx.out.line(ctx.gemm("gemm_zero", keys.count, first, k.pitch, str(ctx.size), rows, scores, n, x=vectors))
 
 
-def dot_acc(ctx: Context, s: DotAcc) -> None:
-    """Accumulation: acc^T = alpha acc^T + V^T P^T."""
+def dot_acc(ctx: Context, s: DotAcc, vectors: Span, keys: Span) -> None:
+    """Accumulation over these keys for these queries: acc^T = alpha acc^T + V^T P^T."""
     values = ctx.vectors[s.values]
+    first, weights = keys.place(values.base, values.pitch), keys.place(ctx.places[s.weights], ctx.pitch)
     name = "gemm_add" if s.scale is None else "gemm_scale"
     scale = "0" if s.scale is None else ctx.places[s.scale]
     m = str(ctx.features[s.feature])
 
     def call(name: str) -> str:
         target = ctx.places[s.accumulator]
-        return ctx.gemm(name, m, values.base, str(ctx.size), values.pitch, ctx.places[s.weights], target, "nj", scale)
+        return ctx.gemm(name, m, first, str(ctx.size), values.pitch, weights, target, keys.count, scale, vectors)
 
     if not s.skip_zero:
         ctx.out.line(call(name))

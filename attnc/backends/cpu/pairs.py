@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from attnc.backends.cpu.columns import columns
-from attnc.backends.cpu.context import LANES, Context
+from attnc.backends.cpu.context import LANES, Context, Span
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.rows import anything, features, lanes, neutral, no_features
 from attnc.backends.spelling import Scope
@@ -31,16 +30,17 @@ class Pairs:
     statements: Sequence[Statement]
     kept: set[str]  # rows that are read after this phase
     stored: set[str]  # pair tiles that are read after this phase
+    columns: Mapping[Node, str]  # texts of what has been computed for each key
+    vectors: Span
+    keys: Span
     rows: Scope = field(init=False)
-    columns: dict[Node, str] = field(init=False)
 
     def emit(self) -> None:
         """Print `for x in range(nx)`: one block of lanes after the other through all loops."""
         ctx = self.ctx
         if not self.statements:
             return
-        self.columns = columns(ctx, [s.graph for s in self.statements if isinstance(s, Map | Reduce)])
-        with lanes(ctx):
+        with lanes(ctx, self.vectors):
             self.rows = Scope(ctx.out.place(), no_keys)
             loop: Loop = []
             for n, s in enumerate(self.statements):
@@ -80,7 +80,7 @@ class Pairs:
         later = self.stored | {name for s in after for name in reads(s)}
         sums = {s.name: ctx.names.fresh(s.name) for s in loop if isinstance(s, Reduce)}
         before = self.rows.out = ctx.out.place()
-        with ctx.out.block("for jj in range(nj):"):
+        with ctx.out.block(f"for jj in {self.keys}:"):
             inner = Scope(ctx.out, anything)
             if any(x.op == "index" and x["name"] == "j" for s in loop for x in topological([s.graph])):
                 ctx.out.line("j = j0 + jj")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attnc.backends.cpu.context import LANES, Context
+from attnc.backends.cpu.context import LANES, VECTORS, Context, Span
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node
@@ -58,9 +58,9 @@ def matrix_place(ctx: Context, x: Node) -> tuple[str, str]:
 
 
 @contextmanager
-def lanes(ctx: Context) -> Iterator[None]:
+def lanes(ctx: Context, vectors: Span = VECTORS) -> Iterator[None]:
     """A loop over the lane blocks of the rows."""
-    with ctx.out.block("for x in range(nx):"):
+    with ctx.out.block(f"for x in {vectors}:"):
         ctx.out.line(f"o = x * {ctx.schedule.width * ctx.size}")
         yield
 

@@ -8,12 +8,13 @@ from functools import partial, reduce
 
 from attnc.backends.cpu import keys as key_side
 from attnc.backends.cpu import rows as row_side
-from attnc.backends.cpu.context import Context
+from attnc.backends.cpu.columns import columns
+from attnc.backends.cpu.context import KEYS, VECTORS, Context, Span
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.pairs import Pairs
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node, node, substitute, topological
-from attnc.passes.bound import END, ZERO, corner
+from attnc.passes.bound import END, ZERO, Ends, corner
 from attnc.passes.cuts import UNITS, Cut
 from attnc.passes.fold import op
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, RowMap, SetRow, Statement
@@ -183,17 +184,18 @@ def _boxes(ctx: Context, axis: str, cut: Cut, unsettled: Sequence[str]) -> Itera
 def _bodies(ctx: Context, keys: Keys) -> None:
     """The tile, in its class."""
     if not (keys.full and keys.partial):
-        _body(ctx, keys.full or keys.partial)
+        _body(ctx, keys.full or keys.partial, keys.run or keys.hull)
         return
     with ctx.out.block("if certain:  # full"):
-        _body(ctx, keys.full)
+        _body(ctx, keys.full, None)
     with ctx.out.block("else:  # partial"):
-        _body(ctx, keys.partial)
+        _body(ctx, keys.partial, keys.run or keys.hull)
 
 
-def _body(ctx: Context, statements: Sequence[Statement]) -> None:
-    """One class of tile: vectors and scores, then the lanes, then the products."""
+def _body(ctx: Context, statements: Sequence[Statement], ends: Ends | None) -> None:
+    """One class of tile: what concerns the keys alone, then scores, lanes and products, with `ends` block by block."""
     ctx.begin_body()
+    dots: list[Dot] = []
     lanes: list[Statement] = []
     products: list[DotAcc] = []
     for s in statements:
@@ -203,12 +205,44 @@ def _body(ctx: Context, statements: Sequence[Statement]) -> None:
             case FeatureReduce(axes="j"):
                 key_side.reduce(ctx, s)
             case Dot():
-                key_side.dot(ctx, s)
+                dots.append(s)
             case DotAcc():
                 products.append(s)
             case Map() | Reduce() | RowMap() | SetRow() | FeatureReduce():
                 lanes.append(s)
+    known = columns(ctx, [s.graph for s in lanes if isinstance(s, Map | Reduce)])
     kept = {s.scale for s in products if s.scale is not None}
-    Pairs(ctx, lanes, kept, {s.weights for s in products}).emit()
-    for s in products:
-        key_side.dot_acc(ctx, s)
+    with _blocks(ctx, ends) as (vectors, keys):
+        for dot in dots:
+            key_side.dot(ctx, dot, vectors, keys)
+        Pairs(ctx, lanes, kept, {s.weights for s in products}, known, vectors, keys).emit()
+        for product in products:
+            key_side.dot_acc(ctx, product, vectors, keys)
+
+
+@contextmanager
+def _blocks(ctx: Context, ends: Ends | None) -> Iterator[tuple[Span, Span]]:
+    """The queries and keys of the tile; a loop over blocks of queries where `ends` gives each its first and last key.
+
+    A block is what the matrix products keep in registers, so that it costs no more to work on one after the other.
+    """
+    out, cols, width = ctx.out, ctx.schedule.tile[1], ctx.schedule.width
+    if ends is None or not any(map(ctx.corners, ends)) or ctx.schedule.rows <= cols * width:
+        yield VECTORS, KEYS
+        return
+    with out.block(f"for x0 in range(0, nx, {cols}):  # {cols * width} queries, and the keys that they need"):
+        out.line(f"x1 = min(x0 + {cols}, nx)")
+        out.line(f"ia = i0 + x0 * {width}")
+        out.line(f"ib = min(ia + {cols * width - 1}, i1)")
+        spelling = Spelling(ctx, [ctx.item, _scope(ctx, {"ia", "ib"})])
+        first, last = substitute(ends, {corner("i0"): corner("ia"), corner("i1"): corner("ib")})
+        spelling.expect((first, last))
+        low, high = KEYS.first, KEYS.stop
+        if ctx.corners(first):
+            low = "lo"
+            out.line(f"lo = max({spelling.spell(first)}, j0) - j0")
+        if ctx.corners(last):
+            high = "hi"
+            out.line(f"hi = min({spelling.spell(last)} + 1, j0 + nj) - j0")
+        with out.block(f"if {low} < {high}:"):
+            yield Span("x0", "x1"), Span(low, high)
