@@ -106,6 +106,24 @@ def compile(
     return Compiled(graph, plan, program, schedule, source, build(source, block, scratch, cache or Cache()))
 
 
+def cuda_source(graph: Graph, program: Program, problem: Problem, target: str, aligned: bool) -> str:
+    """The CUDA kernel of a tile program in the fastest schedule that fits the target ("sm_90"), as Python source.
+
+    aligned: whether rows of q, k and v are contiguous and begin at multiples of 16 bytes.
+    Raises UnsupportedError for an unknown target, and naming what CUDA kernels cannot do.
+    """
+    from attnc.backends.cuda.context import Types as CudaTypes
+    from attnc.backends.cuda.plan import sources
+    from attnc.schedule.cuda_target import named
+
+    block = layout(program)
+    types = problem.types(block)
+    cuda = CudaTypes(types.roles, types.tables, types.outputs, types.small)
+    found = sources(program, block, cuda, problem.features, named(target), aligned=aligned, title=title(graph))
+    _, source = next(iter(found))
+    return source.text
+
+
 def fuse(graph: Graph) -> Plan:
     """The graph simplified, and its reductions assigned to sweeps."""
     for step in PASSES:

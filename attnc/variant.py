@@ -13,7 +13,7 @@ from attnc import shortcut
 from attnc.dsl.opaque import here
 from attnc.dsl.signature import signature
 from attnc.dsl.trace import trace
-from attnc.errors import OutputError, ShapeError, TraceError
+from attnc.errors import OutputError, ShapeError, TraceError, UnsupportedError
 from attnc.interp import interpret
 from attnc.ir.graph import Graph, node
 from attnc.runtime.binding import Bound, as_numpy, bind
@@ -250,9 +250,46 @@ class Attention:
         prepared = self._prepare(bound, False)
         return show(stage, prepared.graph, self._problem(prepared, bound))
 
-    def source(self, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
-        """The emitted kernel for these inputs, as Python source."""
-        return self.show("source", q, k, v, layout=layout, **operands)
+    def source(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        device: Any = None,
+        target: Any = None,
+        layout: str = "bhld",
+        **operands: Any,
+    ) -> str:
+        """The emitted kernel for these inputs, as Python source.
+
+        device: "cpu" (the default) or "cuda", for arrays whose rows are aligned; target: for CUDA, "sm_90" if not given.
+        An operand of the variant that is called so goes first. Raises UnsupportedError for other devices and targets.
+        """
+        mine, chosen = self._apart({"device": device, "target": target}, operands)
+        device = chosen.get("device", "cpu")
+        if device == "cpu":
+            return self.show("source", q, k, v, layout=layout, **mine)
+        if device != "cuda":
+            raise UnsupportedError(
+                f"a kernel for {device!r}",
+                where=here(),
+                cause="attnc emits kernels for two devices",
+                cure='"cpu" or "cuda"',
+            )
+        from attnc.compile import cuda_source
+
+        bound = bind(self.signature, q, k, v, mine, layout)
+        prepared = self._prepare(bound, False)
+        problem = self._problem(prepared, bound)
+        return cuda_source(prepared.graph, prepared.program, problem, chosen.get("target", "sm_90"), True)
+
+    def _apart(self, asked: dict[str, Any], operands: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The variant's operands, and what was asked besides; a name that is both is the variant's."""
+        own = self.signature.operands
+        given = {name: x for name, x in asked.items() if x is not None}
+        mine = {name: x for name, x in given.items() if name in own}
+        return operands | mine, {name: x for name, x in given.items() if name not in own}
 
     def explain(self, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
         """The plan: sweeps and why, tiles that are empty, full and partial, work, schedule, and what to know of these inputs."""
@@ -280,14 +317,11 @@ class Attention:
         """
         from attnc.blocks import blocks, no_values
 
-        asked = {"tile": tile, "sweep": sweep}
-        mine = {name for name in asked if name in self.signature.operands}
-        operands |= {name: asked[name] for name in mine if asked[name] is not None}
+        operands, chosen = self._apart({"tile": tile, "sweep": sweep}, operands)
         if v is None:
             v = no_values(as_numpy(k, "K"), self.signature, operands)
         bound = bind(self.signature, q, k, v, operands, layout)
         prepared = self._prepare(bound, False)
-        chosen = {name: x for name, x in asked.items() if name not in mine and x is not None}
         return blocks(prepared.graph, prepared.program, self._problem(prepared, bound), bound.inputs, **chosen)
 
     def bisect(self, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:

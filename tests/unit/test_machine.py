@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from attnc.backends.cpu import elf, machine
+from attnc.backends.module import execute
 
 ROOT = Path(__file__).parents[2]
 SOURCE = """
@@ -91,7 +92,7 @@ def test_errors_in_emitted_source_show_its_file() -> None:
         machine.compile_object(SOURCE, "/nowhere/emitted.py", "mistaken")
     assert "return worker.nothing" in str(caught.value)
     with pytest.raises(ZeroDivisionError) as fault:
-        machine.execute("a = 1\nb = a / 0\n", "/nowhere/faulty.py")
+        execute("a = 1\nb = a / 0\n", "/nowhere/faulty.py")
     assert "b = a / 0" in "".join(traceback.format_exception(fault.value))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from attnc.backends.arguments import Layout, all_graphs
+from attnc.backends.extremes import Search
 from attnc.backends.printer import Printer
 from attnc.backends.spelling import Names, Scope
 from attnc.ir.graph import Node
@@ -71,17 +72,6 @@ class Span:
 VECTORS, KEYS = Span("0", "nx"), Span("0", "nj")  # all of the tile
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A table that is searched along an axis. `table`: the variable that says where; `number`: int (and bool) or float."""
-
-    table: str
-    number: str
-    name: str
-    axis: int
-    rank: int
-
-
 @dataclass(slots=True)
 class Context:
     """One kernel under construction. `top` is printed once per call, `item` once per work item."""
@@ -139,6 +129,10 @@ class Context:
             self.words[name] = self.names.fresh(name)
             self.top.line(f"{self.words[name]} = load(int64, args + {8 * self.layout.words[name]})")
         return self.words[name]
+
+    def reader(self, search: Search) -> str:
+        """How an entry of a searched table is read: the kind of the numbers, and how they are stored."""
+        return f"{LANES[search.number]}, AS_{self.types.tables[search.name]}"
 
     def scalar(self, name: str, kind: str) -> str:
         """The variable that holds a scalar operand."""

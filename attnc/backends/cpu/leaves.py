@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
-from attnc.backends.cpu import extremes
+from attnc.backends import extremes
 from attnc.backends.cpu.context import LANES, SCALARS, Context
+from attnc.backends.leaves import RULES, literal
 from attnc.backends.spelling import Scope, Speller
 from attnc.errors import UnsupportedError
 from attnc.ir.graph import Node, node, topological
@@ -14,23 +15,8 @@ from attnc.passes.expand import feature_axes
 from attnc.runtime.arrays import ITEMSIZE
 
 LOG2E = 1.4426950408889634
-_UNARY = "exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor weight neg abs sign"
-_BINARY = "add sub mul div pow floordiv mod minimum maximum lt le eq ne xor shl shr"
-RULES: dict[str, str] = {
-    **{name: f"{name}({{0}})" for name in _UNARY.split()},
-    **{name: f"{name}({{0}}, {{1}})" for name in _BINARY.split()},
-    "and": "and_({0}, {1})", "or": "or_({0}, {1})", "not": "not_({0})", "where": "where({0}, {1}, {2})",
-}  # fmt: skip
 DIVISIONS = ("floordiv", "mod")
 WORTH_A_BRANCH = 6  # operations on lanes that it saves
-
-
-def literal(x: Node) -> str:
-    """A constant as Python source."""
-    value = x["value"]
-    if x.dtype != "float":
-        return str(value) if value != -(2**63) else "INT_MIN"
-    return {"inf": "INF", "-inf": "-INF", "nan": "NAN"}.get(repr(value), repr(value))
 
 
 def cast(x: Node, operand: str) -> str:

@@ -7,14 +7,10 @@ no Numba: a warm start costs milliseconds.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import importlib
-import linecache
-import os
 import sys
-import types
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,6 +20,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from attnc.backends.cpu import elf
+from attnc.backends.module import execute
 
 # What belongs to Python or to Numba's runtime: code that needs it is not a plain C function.
 FOREIGN = ("Py", "_Py", "NRT_", "numba_", "_numba", ".numba", "nrt_")
@@ -89,19 +86,6 @@ def compile_object(source: str, filename: str, entry: str, fastmath: Collection[
         code: bytes = library.codegen._tm.emit_object(library._final_module)
     check(code, entry)
     return code
-
-
-def execute(source: str, filename: str) -> dict[str, Any]:
-    """The namespace of the module `source`, run as if it were the file `filename`; tracebacks show its lines."""
-    if not os.path.exists(filename):
-        known = (len(source), None, source.splitlines(keepends=True), filename)
-        linecache.cache[filename] = known
-        with contextlib.suppress(ValueError):  # on Windows, from another drive
-            linecache.cache[os.path.relpath(filename)] = known  # Numba's errors look for this name
-    module = types.ModuleType(os.path.basename(filename).removesuffix(".py"))
-    module.__file__ = filename
-    exec(compile(source, filename, "exec"), module.__dict__)
-    return module.__dict__
 
 
 def load_object(code: bytes, symbol: str) -> Loaded:

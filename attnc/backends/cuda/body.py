@@ -1,0 +1,181 @@
+"""Emission of the work on one tile of keys: the statements of its class, on the fragments that each thread holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from attnc.backends.cuda import products
+from attnc.backends.cuda.context import Context
+from attnc.backends.cuda.leaves import Spelling
+from attnc.backends.spelling import Scope
+from attnc.ir.graph import Node, topological
+from attnc.passes.expand import feature_axes
+from attnc.tile.lower import COMBINE, row
+from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, RowMap, SetRow, Statement
+
+NEUTRAL = {
+    "float": {"sum": "0.0", "max": "-INF", "min": "INF"},
+    "int": {"sum": "0", "max": "INT_MIN", "min": "INT_MAX"},
+}
+
+
+def anything(x: Node) -> bool:
+    """The innermost scope."""
+    return True
+
+
+def spelling(ctx: Context, graph: Node, feature: str = "", *outer: Scope) -> Spelling:
+    """A speller of one graph in the block that is being printed."""
+    found = Spelling(ctx, [ctx.item, *outer, Scope(ctx.out.place(), anything)], feature)
+    found.expect([graph])
+    return found
+
+
+def indices(ctx: Context, *graphs: Node) -> None:
+    """The indices of a thread's element, as far as the graphs read them."""
+    read = {x["name"] for x in topological(graphs) if x.op == "index"}
+    if "i" in read:
+        ctx.out.line("i = resize(i0 + first_row + 16 * rt + 8 * hf, 32)")
+    if "j" in read:
+        ctx.out.line("j = resize(now + first_key + 8 * ct + e, 32)")
+
+
+def as_stored(text: str, kind: str) -> str:
+    """A value for an array of registers; booleans are held as 0 and 1."""
+    return f"resize(where({text}, 1, 0), 32)" if kind == "bool" else text
+
+
+class Body:
+    """The statements of one sweep's tiles. `edge`: of tiles that are not full, where keys after the last add nothing."""
+
+    def __init__(self, ctx: Context, keys: Keys) -> None:
+        self.ctx = ctx
+        self.full = keys.full
+        self.edge = keys.partial or keys.full
+        self.weights = {s.weights for s in (*self.full, *self.edge) if isinstance(s, DotAcc)}
+
+    def emit(self) -> None:
+        """Print the statements; where the two classes differ, under `if full:` and `else:`."""
+        if not self.full:
+            self._all(self.edge, True)
+        elif [type(s) for s in self.full] == [type(s) for s in self.edge]:
+            self._together()
+        else:
+            with self.ctx.out.block("if full:"):
+                self._all(self.full, False)
+            with self.ctx.out.block("else:"):
+                self._all(self.edge, True)
+
+    def _all(self, statements: Sequence[Statement], edge: bool) -> None:
+        for s in statements:
+            self._statement(s, edge)
+
+    def _together(self) -> None:
+        """One statement after the other, those that differ in neighbourhoods of one choice."""
+        differ: list[tuple[Statement, Statement]] = []
+        for a, b in zip(self.full, self.edge, strict=True):
+            if a == b and not isinstance(a, Reduce) and not (isinstance(a, Map) and a.name in self.weights):
+                self._choice(differ)
+                differ = []
+                self._statement(a, False)
+            else:
+                differ.append((a, b))
+        self._choice(differ)
+
+    def _choice(self, differ: list[tuple[Statement, Statement]]) -> None:
+        if not differ:
+            return
+        with self.ctx.out.block("if full:"):
+            self._all([a for a, _ in differ], False)
+        with self.ctx.out.block("else:"):
+            self._all([b for _, b in differ], True)
+
+    def _statement(self, s: Statement, edge: bool) -> None:
+        ctx = self.ctx
+        match s:
+            case Load():
+                pass  # copied before
+            case Dot():
+                ctx.out.line(f"# {s.name} = {s.rows} {s.keys}^T")
+                products.dot(ctx, s)
+            case DotAcc():
+                ctx.out.line(f"# {s.accumulator} += {s.weights} {s.values}")
+                products.dot_acc(ctx, s)
+            case Map():
+                self._map(s, edge and s.name in self.weights)
+            case Reduce():
+                self._reduce(s, edge)
+            case RowMap() | SetRow():
+                row_map(ctx, s)
+            case FeatureReduce():
+                feature_reduce(ctx, s)
+
+    def _map(self, s: Map, live: bool) -> None:
+        ctx = self.ctx
+        with ctx.rows():
+            outer = Scope(ctx.out.place(), lambda x: "j" not in x.axes and not feature_axes(x))
+            with ctx.keys():
+                indices(ctx, s.graph)
+                speller = spelling(ctx, s.graph, "", outer)
+                text = speller.spell(s.graph)
+                kind = speller.kind(s.graph)
+                if live:
+                    text = f"where(lt(now + first_key + 8 * ct + e, kv_len), {text}, 0.0)"
+                ctx.out.line(f"{ctx.pair(s.name, kind)}[rt, ct, 2 * hf + e] = {as_stored(text, kind)}")
+
+    def _reduce(self, s: Reduce, edge: bool) -> None:
+        """Over a thread's keys, then over the four threads that share a row."""
+        ctx, kind = self.ctx, s.graph.dtype
+        target = ctx.row(s.name, kind)
+        neutral = NEUTRAL[kind][s.how]
+        combine = "maximum_fast" if s.drop_nan else COMBINE[s.how]
+        with ctx.rows():
+            total = ctx.names.fresh(s.name)  # no register array: the compiler would not unroll the loops
+            ctx.out.line(f"{total} = cast_{kind}({neutral})")
+            with ctx.keys():
+                indices(ctx, s.graph)
+                text = spelling(ctx, s.graph).spell(s.graph)
+                if edge:
+                    text = f"where(lt(now + first_key + 8 * ct + e, kv_len), {text}, {neutral})"
+                ctx.out.line(f"{total} = {combine}({total}, {text})")
+            shuffle = "shuffle_f" if kind == "float" else "shuffle_l"
+            for mask in (1, 2):
+                ctx.out.line(f"{total} = {combine}({total}, {shuffle}({total}, {mask}))")
+            ctx.out.line(f"{target}[rt, hf] = {total}")
+
+
+def row_map(ctx: Context, s: RowMap | SetRow) -> None:
+    """An expression per query into registers."""
+    name = s.name if isinstance(s, RowMap) else s.state
+    with ctx.rows():
+        indices(ctx, s.graph)
+        speller = spelling(ctx, s.graph)
+        text = speller.spell(s.graph)
+        kind = speller.kind(row(name, s.graph.dtype)) if isinstance(s, RowMap) else s.graph.dtype
+        if kind == "int32" and speller.kind(s.graph) != "int32":
+            text = f"resize({text}, 32)"
+        ctx.out.line(f"{ctx.row(name, kind)}[rt, hf] = {as_stored(text, kind)}")
+
+
+def feature_reduce(ctx: Context, s: FeatureReduce) -> None:
+    """A reduction over features, of each query, key or pair."""
+    kind = s.graph.dtype
+    combine, neutral = COMBINE[s.how], NEUTRAL[kind][s.how]
+    arrays = {"i": (ctx.row, "rt, hf"), "j": (ctx.column, "ct, e"), "ij": (ctx.pair, "rt, ct, 2 * hf + e")}
+    place, element = arrays[s.axes]
+    cell = f"{place(s.name, kind)}[{element}]"
+    with _loops(ctx, s.axes):
+        ctx.out.line(f"{cell} = {neutral}")
+    with ctx.out.block(f"for f in range({ctx.features[s.feature]}):"), _loops(ctx, s.axes):
+        indices(ctx, s.graph)
+        ctx.out.line(f"{cell} = {combine}({cell}, {spelling(ctx, s.graph, 'f').spell(s.graph)})")
+
+
+@contextmanager
+def _loops(ctx: Context, axes: str) -> Iterator[None]:
+    """Loops over a thread's rows, keys or both."""
+    with ExitStack() as stack:
+        for axis in axes:
+            stack.enter_context(ctx.rows() if axis == "i" else ctx.keys())
+        yield

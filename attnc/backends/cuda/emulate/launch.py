@@ -1,0 +1,103 @@
+"""Runs the source of an emitted kernel, with the emulator's rules in the place of what it imports."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib.util
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from attnc.backends.cuda.emulate import elementwise, intrinsics
+from attnc.backends.cuda.emulate.intrinsics import Block
+from attnc.backends.cuda.emulate.memory import Memory
+from attnc.backends.cuda.emulate.values import Value, counters, greatest, least
+
+PACKAGE = __name__.removesuffix(".emulate.launch")
+TYPES = {name: np.dtype(name) for name in ("float32", "float64", "int32", "int64")}
+
+
+def names() -> dict[str, tuple[str, ...]]:
+    """The names that have a rule, by module of the package."""
+    return {"intrinsics": tuple(intrinsics.RULES), "elementwise": tuple(elementwise.RULES)}
+
+
+def launch(
+    source: str,
+    words: Sequence[int],
+    grid: int,
+    threads: int,
+    shared_bytes: int,
+    memory: Memory,
+    entry: str = "kernel",
+    only: Iterable[int] | None = None,
+) -> None:
+    """Runs the blocks of a grid (or `only` some) of `entry` one after the other, with int64 words as arguments.
+
+    Fault: what the kernel must not do, noted with its line. Results are in the arrays of `memory`.
+    """
+    if threads % 32 or not 0 < threads <= 1024:
+        raise ValueError(f"a block of {threads} threads: whole warps of 32 are possible, up to 1024")
+    block = Block(grid, threads, shared_bytes, memory)
+    arguments = [Value(np.uint64(word & (2**64 - 1)).astype(np.int64)) for word in words]
+    with np.errstate(all="ignore"):
+        kernel: Callable[..., None] = Program(block).execute("<kernel>", source)[entry]
+        for index in range(grid) if only is None else only:
+            block.begin(index)
+            try:
+                kernel(*arguments)
+            except Exception as error:
+                error.add_note(_place(error, source, index))
+                raise
+
+
+def _place(error: Exception, source: str, index: int) -> str:
+    lines = [frame.lineno or 0 for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<kernel>"]
+    text = source.splitlines()[lines[-1] - 1].strip() if lines else ""
+    return f"block {index}, line {lines[-1] if lines else '?'} of the kernel: {text}"
+
+
+class Program:
+    """The modules that a kernel consists of: its own source, and those of its package that it imports."""
+
+    def __init__(self, block: Block) -> None:
+        bound = {name: functools.partial(rule, block) for name, rule in intrinsics.RULES.items()}
+        self.modules = {
+            f"{PACKAGE}.intrinsics": _module("intrinsics", {**bound, **TYPES}),
+            f"{PACKAGE}.elementwise": _module("elementwise", {**elementwise.RULES, **TYPES}),
+        }
+        replaced = {"__import__": self._import, "range": counters, "min": least, "max": greatest}
+        self.builtins = {**vars(builtins), **replaced}
+
+    def execute(self, filename: str, source: str) -> dict[str, Any]:
+        """The names of a module after its source has run."""
+        space: dict[str, Any] = {"__builtins__": self.builtins, "__name__": filename}
+        exec(compile(source, filename, "exec"), space)
+        return space
+
+    def _import(self, name: str, space: Any = None, here: Any = None, wanted: Any = (), level: int = 0) -> Any:
+        if name == PACKAGE and wanted:
+            return _module(name, {x: self._load(f"{PACKAGE}.{x}") for x in wanted})
+        if name.startswith(f"{PACKAGE}.") and wanted:
+            return self._load(name)
+        return builtins.__import__(name, space, here, wanted, level)
+
+    def _load(self, name: str) -> ModuleType:
+        """A module of the package, run anew with the same replacements."""
+        if name not in self.modules:
+            spec = importlib.util.find_spec(name)
+            text = getattr(spec.loader, "get_source", lambda _: None)(name) if spec else None
+            if text is None:
+                raise ImportError(f"a kernel imports {name}, which has no source")
+            self.modules[name] = _module(name, self.execute(str(spec.origin if spec else name), text))
+        return self.modules[name]
+
+
+def _module(name: str, contents: dict[str, Any]) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(contents)
+    return module

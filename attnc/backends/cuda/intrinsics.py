@@ -1,0 +1,209 @@
+"""The instructions of `ptx.TABLE` and a few more as functions that Numba compiles: importing this imports numba-cuda.
+
+Operands are converted as the table's letters ask, so int64 arithmetic of a kernel meets 32-bit addresses by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.cuda import types
+from numba.cuda.core import errors
+from numba.cuda.cudadrv.nvvm import ADDRSPACE_LOCAL, ADDRSPACE_SHARED
+from numba.cuda.cudaimpl import _generic_array
+from numba.cuda.extending import _intrinsic, intrinsic
+
+from attnc.backends.cuda.ptx import BY_NAME, Instruction
+
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+F32, F64 = ir.FloatType(), ir.DoubleType()
+# letter: (type in Numba, type of the operand of the instruction, its register class)
+LETTERS: dict[str, tuple[Any, Any, str]] = {
+    "r": (types.int32, I32, "r"),
+    "l": (types.int64, I64, "l"),
+    "f": (types.float32, F32, "f"),
+    "d": (types.float64, F64, "d"),
+    "h": (types.int32, I16, "h"),
+    "p": (types.boolean, I32, "r"),
+}
+SHARED_ALIGNMENT = 1024  # the widest swizzle pattern of shared memory repeats after as many bytes
+
+# Numba's decorator for functions that see whether an operand is a constant.
+literal_intrinsic = _intrinsic(target="cuda", prefer_literal=True)
+
+
+def __getattr__(name: str) -> Any:
+    row = BY_NAME.get(name)
+    if row is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return instruction(row)
+
+
+@functools.cache
+def instruction(row: Instruction) -> Any:
+    """The Numba function of one row."""
+
+    def typing(typingctx: Any, *kinds: Any) -> Any:
+        for letter, kind in zip(row.operands, kinds, strict=True):
+            _check(row.name, letter, kind)
+        constants = {n: k.literal_value for n, k in enumerate(kinds) if row.operands[n] == "n"}
+        wanted = [k if c == "n" else LETTERS[c][0] for c, k in zip(row.operands, kinds, strict=True)]
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            results = assemble(builder, row, args, constants)
+            if len(results) < 2:
+                return results[0] if results else context.get_dummy_value()
+            return context.make_tuple(builder, sig.return_type, results)
+
+        return _result(row.results)(*wanted), codegen
+
+    return intrinsic_of(row.name, [f"x{n}" for n in range(len(row.operands))], typing, literals="n" in row.operands)
+
+
+def _check(name: str, letter: str, kind: Any) -> None:
+    plain = types.unliteral(kind)
+    if letter == "n":
+        fits = isinstance(kind, types.IntegerLiteral)
+    elif letter in "fd":
+        fits = isinstance(plain, types.Number)
+    else:
+        fits = isinstance(plain, types.Boolean if letter == "p" else types.Integer)
+    if not fits:
+        raise errors.TypingError(f"{name}: an operand {letter!r} cannot be {kind}")
+
+
+def _result(letters: str) -> Any:
+    kinds = [LETTERS[c][0] for c in letters]
+    if len(kinds) < 2:
+        return kinds[0] if kinds else types.void
+    return types.UniTuple(kinds[0], len(kinds)) if len(set(kinds)) == 1 else types.Tuple(kinds)
+
+
+def intrinsic_of(name: str, operands: Sequence[str], typing: Callable[..., Any], literals: bool = False) -> Any:
+    """A function of the operands' types, which gives a signature and a code generator, as the intrinsic `name`."""
+
+    def checked(typingctx: Any, *kinds: Any) -> Any:
+        if len(kinds) != len(operands):
+            raise errors.TypingError(f"{name} takes {len(operands)} operands, not {len(kinds)}")
+        return typing(typingctx, *kinds)
+
+    parameter = inspect.Parameter
+    parameters = [parameter(x, parameter.POSITIONAL_OR_KEYWORD) for x in ("typingctx", *operands)]
+    checked.__name__ = checked.__qualname__ = name
+    checked.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return (literal_intrinsic if literals else intrinsic)(checked)
+
+
+def assemble(builder: Any, row: Instruction, args: Sequence[Any], constants: dict[int, int] | None = None) -> list[Any]:
+    """The results of one instruction on LLVM values, as inline assembly."""
+    text = _text(row, constants or {})
+    values, classes = [], []
+    for letter, value in zip(row.operands, args, strict=True):
+        if letter == "n":
+            continue
+        _, kind, register = LETTERS[letter]
+        classes.append(register)
+        if letter in "ph":
+            value = builder.zext(value, kind) if letter == "p" else builder.trunc(value, kind)
+        values.append(value)
+    outs = [LETTERS[c][1] for c in row.results]
+    result = ir.VoidType() if not outs else outs[0] if len(outs) == 1 else ir.LiteralStructType(outs)
+    constraints = ["=" + LETTERS[c][2] for c in row.results] + classes + ["~{memory}"] * row.memory
+    signature = ir.FunctionType(result, [v.type for v in values])
+    asm = ir.InlineAsm(signature, text, ",".join(constraints), side_effect=row.memory)
+    call = builder.call(asm, values, attrs=("convergent",) if row.convergent else ())
+    found = [call] if len(outs) == 1 else [builder.extract_value(call, n) for n in range(len(outs))]
+    return [
+        builder.icmp_unsigned("!=", x, ir.Constant(I32, 0)) if c == "p" else x
+        for c, x in zip(row.results, found, strict=True)
+    ]
+
+
+def _text(row: Instruction, constants: dict[int, int]) -> str:
+    """The row's text with constants put in; a predicated one under a predicate made of its first operand."""
+    text = row.text
+    for n, value in constants.items():  # a row has no other operand beside its constant
+        text = text.replace(f"${len(row.results) + n}", str(value))
+    return f"{{ .reg .pred go; setp.ne.b32 go, $0, 0; @go {text} }}" if row.predicated else text
+
+
+def device(letters: str) -> Callable[[Any], Any]:
+    """Makes a Python function one that kernels can call; `letters` are its results.
+
+    Numba's own decorators ask a driver for the device to compile for, and so need one.
+    """
+
+    def decorate(function: Any) -> Any:
+        def typing(typingctx: Any, *kinds: Any) -> Any:
+            sig = _result(letters)(*map(types.unliteral, kinds))
+
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                return call_python(context, builder, function, sig, args)
+
+            return sig, codegen
+
+        return intrinsic_of(function.__name__, list(inspect.signature(function).parameters), typing)
+
+    return decorate
+
+
+def call_python(context: Any, builder: Any, function: Any, sig: Any, args: Sequence[Any]) -> Any:
+    """A call of a Python function, compiled for operands of these types; it raises nothing."""
+    compiled = context.compile_subroutine(builder, function, sig)
+    return context.call_internal_no_propagate(builder, compiled.fndesc, sig, args)[1]
+
+
+def _special(name: str, register: str) -> Any:
+    def typing(typingctx: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.call(declared(builder.module, f"llvm.nvvm.read.ptx.sreg.{register}", I32, []), [])
+
+        return types.int32(), codegen
+
+    return intrinsic_of(name, [], typing)
+
+
+def declared(module: Any, name: str, result: Any, operands: Sequence[Any]) -> Any:
+    """The module's function of that name, declared at its first use."""
+    return module.globals.get(name) or ir.Function(module, ir.FunctionType(result, operands), name)
+
+
+thread, block, blocks = _special("thread", "tid.x"), _special("block", "ctaid.x"), _special("blocks", "nctaid.x")
+
+
+@literal_intrinsic
+def registers(typingctx: Any, shape: Any, kind: Any) -> Any:
+    """An array of this thread's own numbers, of a letter f, d, r or l: registers where all indices are constants at last."""
+    extents = list(shape) if isinstance(shape, types.BaseTuple) else [shape]
+    letter = getattr(kind, "literal_value", None)
+    if not all(isinstance(n, types.IntegerLiteral) for n in extents) or letter not in ("f", "d", "r", "l"):
+        raise errors.TypingError(f"registers: a constant shape and one of the letters f, d, r, l, not {shape}, {kind}")
+    sizes, dtype = [n.literal_value for n in extents], LETTERS[letter][0]
+    if math.prod(sizes) <= 0:
+        raise errors.TypingError(f"registers: nothing fits into the shape {sizes}")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _generic_array(
+            context, builder, shape=sizes, dtype=dtype, symbol_name="registers", addrspace=ADDRSPACE_LOCAL
+        )
+
+    return types.Array(dtype, len(sizes), "C")(shape, kind), codegen
+
+
+@intrinsic
+def shared(typingctx: Any) -> Any:
+    """The address of the block's dynamic shared memory."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        memory = builder.module.globals.get("attnc_shared")
+        if memory is None:
+            memory = ir.GlobalVariable(builder.module, ir.ArrayType(I8, 0), "attnc_shared", addrspace=ADDRSPACE_SHARED)
+            memory.linkage, memory.align = "external", SHARED_ALIGNMENT
+        return builder.ptrtoint(memory, I32)
+
+    return types.int32(), codegen

@@ -1,0 +1,61 @@
+"""Emission of the outputs: every thread stores the elements of its fragments, two neighbours at once where they are aligned."""
+
+from __future__ import annotations
+
+from attnc.backends.cuda.body import indices, spelling
+from attnc.backends.cuda.context import SHORT, Context
+from attnc.ir.graph import Node, topological
+from attnc.passes.expand import feature_axes
+from attnc.runtime.arrays import ITEMSIZE
+from attnc.tile.program import Store
+
+
+def store(ctx: Context, s: Store) -> None:
+    """An output (i) or (i, f)."""
+    dtype = ctx.types.outputs[s.index]
+    word, size = f"out{s.index}_", ITEMSIZE[dtype]
+    base = ctx.names.fresh(f"out{s.index}")
+    ctx.out.line(f"{base} = {word}p + b * {word}b + h * {word}h + i0 * {word}l")
+    if s.feature is None:
+        with ctx.rows():
+            indices(ctx, s.graph)
+            ctx.out.line("r = first_row + 16 * rt + 8 * hf")
+            _single(
+                ctx,
+                dtype,
+                "and_(eq(quad, 0), lt(r, ni))",
+                f"{base} + r * {word}l",
+                spelling(ctx, s.graph).spell(s.graph),
+            )
+        return
+    n = ctx.features[s.feature]
+    length = ctx.vectors(1, s.feature).length
+    cells = [x for x in topological([s.graph]) if x.op == "value" and "i" in x.axes and feature_axes(x)]
+    with ctx.rows(), ctx.out.block(f"for ft in range({length // 8}):"):
+        indices(ctx, s.graph)
+        ctx.out.line("r, f = first_row + 16 * rt + 8 * hf, 8 * ft + first_key")
+        texts = [_element(ctx, s.graph, cells, e) for e in range(2)]
+        place = f"{base} + r * {word}l + f * {size}"
+        live = "lt(r, ni)" if length == n else f"and_(lt(r, ni), lt(f, {n}))"
+        if dtype in SHORT and n % 2 == 0 and ctx.aligned:
+            ctx.out.line(f"store_r_if({live}, {place}, pack_{SHORT[dtype]}({', '.join(texts)}))")
+        else:
+            _single(ctx, dtype, live, place, texts[0])
+            after = "lt(r, ni)" if length == n else f"and_(lt(r, ni), lt(f + 1, {n}))"
+            _single(ctx, dtype, after, f"{place} + {size}", texts[1])
+
+
+def _element(ctx: Context, graph: Node, cells: list[Node], e: int) -> str:
+    """The text of an output's element."""
+    speller = spelling(ctx, graph, "f" if e == 0 else "(f + 1)")
+    for x in cells:
+        if x["name"] in ctx.arrays:
+            speller.elements[x["name"]] = f"{ctx.arrays[x['name']]}[rt, ft, 2 * hf + {e}]"
+    return speller.spell(graph)
+
+
+def _single(ctx: Context, dtype: str, live: str, place: str, text: str) -> None:
+    if dtype in SHORT:
+        ctx.out.line(f"store_h_if({live}, {place}, pack_{SHORT[dtype]}({text}, 0.0))")
+    else:
+        ctx.out.line(f"store_f32_if({live}, {place}, {text})")

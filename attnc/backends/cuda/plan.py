@@ -1,0 +1,81 @@
+"""From a tile program to CUDA source: what this backend can do, and the schedule that fits the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from attnc.backends.arguments import Layout
+from attnc.backends.cuda.context import Types
+from attnc.backends.cuda.emit import Source, emit
+from attnc.errors import UnsupportedError
+from attnc.runtime.arrays import ITEMSIZE
+from attnc.schedule.cuda_target import CudaTarget
+from attnc.schedule.mma import CHUNK, Mma, candidates, swizzled
+from attnc.tile.program import Load, Program
+
+DTYPES = ("bfloat16", "float16", "float32")
+LARGEST = 256  # features of q, k and v
+
+
+def sources(
+    program: Program,
+    block: Layout,
+    types: Types,
+    features: Mapping[str, int],
+    target: CudaTarget,
+    *,
+    aligned: bool = True,
+    title: str,
+) -> Iterator[tuple[Mma, Source]]:
+    """The kernel in each schedule that fits, the fastest first. UnsupportedError names what this backend cannot do.
+
+    aligned: whether rows of q, k and v begin at multiples of 16 bytes and are contiguous.
+    """
+    check(program, types, features)
+    found = False
+    aligned = aligned and all(features[f] * ITEMSIZE[types.roles] % CHUNK == 0 for f in ("d", "e"))
+    for schedule in candidates(max(features["d"], features["e"])):
+        if not all(_shared_evenly(schedule, features[f], types, aligned) for f in ("d", "e")):
+            continue
+        source = emit(program, block, schedule, types, features, aligned, title)
+        if source.shared <= target.shared_of_block:
+            found = True
+            yield schedule, source
+    if not found:
+        raise UnsupportedError(
+            f"{program.name} on {target.name}",
+            cause=f"its tiles do not fit in the {target.shared_of_block} bytes of shared memory of a block",
+            cure="use a smaller head dim, fewer attentions in one function, or the CPU",
+        )
+
+
+def _shared_evenly(schedule: Mma, features: int, types: Types, aligned: bool) -> bool:
+    """Whether the threads of a block copy tiles of these feature vectors in whole passes."""
+    shape = swizzled(1, features, ITEMSIZE[types.roles])
+    parts = shape.bytes // CHUNK if aligned else shape.length // 2
+    return all(rows * parts % schedule.threads == 0 for rows in (schedule.rows, schedule.keys))
+
+
+def check(program: Program, types: Types, features: Mapping[str, int]) -> None:
+    """UnsupportedError where the backend has no rule for a program."""
+    if types.roles not in DTYPES:
+        raise UnsupportedError(
+            f"{program.name} in {types.roles} on CUDA",
+            cause=f"its kernels compute in float32 on {', '.join(DTYPES)}",
+            cure="convert q, k and v, or use the CPU",
+        )
+    for name in ("d", "e"):
+        if features[name] > LARGEST:
+            raise UnsupportedError(
+                f"a head dim of {features[name]} on CUDA",
+                cause=f"the accumulators of more than {LARGEST} features do not fit in registers",
+                cure="use the CPU",
+            )
+    for s in program.statements():
+        if isinstance(s, Load) and s.graph.op != "role":
+            raise UnsupportedError(
+                "feature vectors computed inside a CUDA kernel",
+                where=s.graph.loc,
+                cause=f"{s.graph!r} is neither q, k nor v",
+                cure="compute it before the call, or use the CPU",
+            )

@@ -1,0 +1,109 @@
+"""Runs a variant's emitted CUDA kernel in the emulator, from the exact source that would be compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attnc.backends.arguments import layout
+from attnc.backends.cuda.context import Types
+from attnc.backends.cuda.emit import SUMMARY_THREADS, Source
+from attnc.backends.cuda.emulate.launch import launch
+from attnc.backends.cuda.emulate.memory import Memory
+from attnc.backends.cuda.plan import sources
+from attnc.backends.launch import Output, is_small, pack, table_dtype
+from attnc.compile import lower
+from attnc.dsl.trace import trace
+from attnc.runtime.binding import Bound, bind
+from attnc.schedule.cuda_target import named
+from attnc.schedule.mma import Mma
+from attnc.tile.program import Program, Store
+from attnc.verification import Report, report
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came of a run: the emitted source, its schedule, the outputs (B,H,L[,F])."""
+
+    source: Source
+    schedule: Mma
+    outputs: list[Any]
+    graph: Any
+    bound: Bound
+
+    def report(self) -> Report:
+        """Compared with the reference."""
+        return report(self.graph, self.bound.inputs, self.outputs, [x.dtype.name for x in self.outputs])
+
+
+def emitted(
+    variant: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    operands: dict[str, Any],
+    *,
+    target: str = "sm_80",
+    aligned: bool = True,
+    change: Callable[[Program], Program] = lambda program: program,
+    keys: int | None = None,
+) -> tuple[Source, Mma, Any, Bound, Any]:
+    """The source in the first schedule that fits (of so many keys per tile), the graph, the inputs, the argument block."""
+    bound = bind(variant.signature, q, k, v, operands)
+    graph = trace(
+        variant.function, variant.signature, kinds=bound.kinds, constants=bound.constants, absent=bound.absent
+    )
+    program = change(lower(graph))
+    block = layout(program)
+    tables = {
+        t.name: table_dtype(t, np.asarray(bound.inputs.operands[t.name]).dtype.name, "float32") for t in block.tables
+    }
+    types = Types(bound.dtype, tables, (bound.dtype,) * block.outputs, is_small(block, bound.inputs))
+    found = sources(program, block, types, bound.features, named(target), aligned=aligned, title=graph.name)
+    schedule, source = next(x for x in found if keys is None or x[0].keys == keys)
+    return source, schedule, (graph, program, block), bound, types
+
+
+def run(
+    variant: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    operands: dict[str, Any],
+    *,
+    edit: Callable[[str], str] = lambda text: text,
+    **options: Any,
+) -> Run:
+    """Emulate a call. edit: a change of the source, to plant a fault."""
+    source, schedule, (graph, program, block), bound, _ = emitted(variant, q, k, v, operands, **options)
+    x = bound.inputs.extents
+    stores = [s for s in program.steps if isinstance(s, Store)]
+    outputs = []
+    for s in stores:
+        features = [bound.features[s.feature]] if s.feature is not None else []
+        outputs.append(np.full((x["batch"], x["heads"], x["q_len"], *features), np.nan, bound.inputs.q.dtype))
+    packed, arrays = pack(block, bound.inputs, [Output(0, y.strides[:3]) for y in outputs], "float32", 1)
+    words = dict(zip(block.words, np.frombuffer(packed, np.int64).tolist(), strict=True))
+    memory = Memory()
+    names = [f"{role}_p" for role in block.roles] + [f"t_{t.name}_p" for t in block.tables]
+    names += [f"t_{name}_sum{axis}" for name, axis in block.searches]
+    words |= {name: memory.address(array, name) for name, array in zip(names, arrays, strict=True)}
+    words |= {f"out{s.index}_p": memory.address(y, f"out{s.index}") for s, y in zip(stores, outputs, strict=True)}
+    arguments = [words[name] for name in source.parameters]
+    if source.summary is not None:
+        launch(source.summary, arguments, rows_of_summaries(block, bound), SUMMARY_THREADS, 0, memory)
+    grid = x["batch"] * x["heads"] * -(-x["q_len"] // schedule.rows)
+    launch(edit(source.text), arguments, grid, schedule.threads, source.shared, memory)
+    return Run(source, schedule, outputs, graph, bound)
+
+
+def rows_of_summaries(block: Any, bound: Bound) -> int:
+    """Rows of all tables that are searched: blocks of the launch that summarises them."""
+    total = 0
+    for name, axis in block.searches:
+        shape = np.shape(bound.inputs.operands[name])
+        total += int(np.prod([n for m, n in enumerate(shape) if m != axis], dtype=np.int64))
+    return total

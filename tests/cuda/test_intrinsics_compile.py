@@ -1,0 +1,277 @@
+"""Every name that emitted kernels import compiles for sm_80 without a GPU, to the instruction that it stands for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from compiling import compiled, disassembler, opcodes, sass, stored, with_imports
+
+from attnc.backends.cuda import ptx
+
+ROOT = Path(__file__).resolve().parents[2]
+numba_cuda = pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+nvdisasm = pytest.mark.skipif(disassembler() is None, reason="nvidia-cuda-nvdisasm is not installed")
+
+TENSOR_CORES = """
+def kernel(p, q, n):
+    at = shared() + (thread() & 31) * 16
+    acc = registers((2, 4), "f")
+    words = registers(4, "r")
+    sums = registers((1, 2), "d")
+    counts = registers((2,), "l")
+    sums[0, 1], counts[1] = as_double(n), n
+    for m in range(2):
+        for e in range(4):
+            acc[m, e] = 0.0
+    copy16(at, p, 16)
+    copy16(at + 4096, p + 512, where(n > 3, 16, 0))
+    copy_commit()
+    copy_wait(1)
+    barrier()
+    for e in range(4):
+        words[e] = 0
+    words[0], words[1], words[2], words[3] = ldmatrix(at)
+    b0, b1, b2, b3 = ldmatrix_t(at + 64)
+    acc[0, 0], acc[0, 1], acc[0, 2], acc[0, 3] = mma_bf16(
+        words[0], words[1], words[2], words[3], b0, b1, acc[0, 0], acc[0, 1], acc[0, 2], acc[0, 3]
+    )
+    acc[1, 0], acc[1, 1], acc[1, 2], acc[1, 3] = mma_f16(
+        words[0], words[1], words[2], words[3], b2, b3, acc[1, 0], acc[1, 1], acc[1, 2], acc[1, 3]
+    )
+    warp_sync()
+    store_shared_f(at, acc[0, 0])
+    store_shared_r(at + 4, pack_bf16(acc[0, 1], acc[0, 2]))
+    store_shared_h(at + 8, pack_f16(acc[0, 3], acc[1, 0]))
+    store_shared_4(at + 16, b0, b1, b2, b3)
+    some = barrier_or(n > 7)
+    x0, x1, x2, x3 = load_shared_4(at + 32)
+    x0 = where(some, x0, load_shared_r(at))
+    y = load_shared_f(at + 12) + low_bf16(x1) + high_bf16(x1) + low_f16(x2) + high_f16(x2) + sums[0, 1]
+    z = load_shared_h(at + 14) + counts[1]
+    store_r128_if(z > block(), q + blocks() * 16, x0, x3, pack_bf16(y, acc[1, 1]), pack_f16(acc[1, 2], acc[1, 3]))
+"""
+MEMORY = """
+def kernel(p, q, n):
+    x = load_f32(p) + load_bf16(p + 2) + load_f16(p + 4) + scalar(n) + fast_ex2(scalar(n)) + fast_rcp(scalar(n))
+    x = x + shuffle_f(x, 1)
+    k = load_i64(p) + load_i32(p + 8) + load_i16(p + 12) + load_i8(p + 14) + load_u8(p + 15)
+    k = k + shuffle_l(k, 16) + shuffle_r(thread(), 2)
+    a, b, c, d = load_r128(p + 64)
+    y = load_f64(p + 80)
+    chosen = vote_any(k > n)
+    store_f32_if(chosen, q, x)
+    store_h_if(chosen, q + 4, a)
+    store_r_if(chosen, q + 8, b)
+    store_l_if(chosen, q + 16, k)
+    store_d_if(chosen, q + 24, y)
+    store_r128_if(chosen, q + 32, a, b, c, d)
+"""
+FLOATS = """
+def kernel(p, q, n):
+    x, y = load_f32(p), load_f32(p + 4)
+    a = add(exp(x), exp2(y)) + sub(log(x), log2(y)) + mul(log1p(x), tanh(y)) + div(sigmoid(x), erf(y))
+    b = sqrt(x) + rsqrt(y) + sin(x) + cos(y) + floor(x) + weight(y) + weight_fast(x) + neg(y) + abs(x) + sign(y)
+    c = pow(x, y) + floordiv(x, y) + mod(x, y) + minimum(x, y) + maximum(x, 2) + maximum_fast(x, 0.5) + fma(x, y, 1)
+    m = and_(or_(lt(x, y), le(x, 1)), xor(eq(x, 0.0), not_(ne(x, y))))
+    store_f32_if(True, q, where(m, a + b, cast_float(cast_int(c)) + cast_float(m)))
+"""
+INTEGERS = """
+def kernel(p, q, n):
+    x, t = load_i32(p), thread()
+    a = add(t, 1) + sub(t, x) + mul(x, x) + neg(t) + abs(t) + sign(x) + pow(x, n) + pow(t, 3)
+    a = a + floordiv(x, n) + mod(t, t) + minimum(x, t) + maximum(t, 5) + where(lt(x, n), x, t) + cast_int(x)
+    a = a + and_(x, 7) + or_(t, 8) + xor(x, t) + not_(x) + shl(x, t) + shr(t, x) + resize(x, 32) + resize(t, 64)
+    store_l_if(or_(le(x, n), and_(eq(t, x), ne(x, 5))), q, a)
+"""
+SEARCHES = """
+def kernel(p, q, s, n, low, high):
+    table, chosen = (p, 1, n, s), thread() == 0
+    summarise_int(load_i16, 2, table, 0, 0, 4)
+    summarise_float(load_f16, 2, (p, n, n, s), 0, 0, 4)
+    store_l_if(chosen, q, least_int(load_i16, 2, table, 0, 0, low, high))
+    store_l_if(chosen, q + 8, greatest_int(load_u8, 1, table, 0, 0, low, high))
+    store_f32_if(chosen, q + 16, least_float(load_f32, 4, table, 0, 0, low, high))
+    store_f32_if(chosen, q + 24, greatest_float(load_f64, 8, table, 0, 0, low, high))
+"""
+SEARCHES_OF_ROWS = """
+def kernel(p, q, s, n, low, high):
+    table, chosen = (p, 1, n, s), thread() == 0
+    store_l_if(chosen, q, least_int_rows(load_i64, 8, table, 0, 0, n, 1, 5, 8, low, high, low, high))
+    store_l_if(chosen, q + 8, greatest_int_rows(load_i32, 4, table, 0, 0, n, 1, 5, 8, low, high, low, high))
+    store_f32_if(chosen, q + 16, least_float_rows(load_bf16, 2, table, 0, 0, n, 1, 5, 8, low, high, low, high))
+    store_f32_if(chosen, q + 24, greatest_float_rows(load_f16, 2, table, 0, 0, n, 1, 5, 8, low, high, low, high))
+"""
+DEVICE = """
+@device("rf")
+def both(k, x):
+    return k + 1, x * x
+
+
+def kernel(p, q, n):
+    k, x = both(thread(), load_f32(p))
+    store_r_if(k > n, q, k)
+    store_f32_if(k > n, q, x)
+"""
+BOXES = """
+def kernel(q, first, last, shift, unit):
+    store_l_if(thread() == 0, q, box_last(first, last, shift, (3, unit), 8))
+    store_l_if(thread() == 0, q + 8, box_last(first, last, shift, (unit,), 0))
+"""
+KERNELS = {
+    "tensor cores": TENSOR_CORES, "memory": MEMORY, "floats": FLOATS, "integers": INTEGERS, "searches": SEARCHES,
+    "searches of rows": SEARCHES_OF_ROWS, "device": DEVICE, "boxes": BOXES,
+}  # fmt: skip
+ALL = [name for names in ptx.names().values() for name in names]
+
+# What each of these becomes on sm_80; the others are loads, stores and arithmetic of the same name.
+SASS = {
+    "tensor cores": (
+        "HMMA.16816.F32.BF16", "HMMA.16816.F32 ", "LDSM.16.M88.4", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS.128", "LDGDEPBAR",
+        "DEPBAR.LE SB0, 0x1", "BAR.SYNC", "BAR.RED.OR", "LDS.128", "STS.128", "STS.U16", "STG.E.128", "F2FP.BF16",
+    ),
+    "memory": ("SHFL.BFLY", "VOTE.ANY", "MUFU.EX2", "MUFU.RCP", "LDG.E.128", "LDG.E.S8", "LDG.E.U8", "LDG.E.S16", "STG.E.U16"),
+    "floats": ("MUFU.EX2", "MUFU.RSQ", "FMNMX.NAN", "FRND.FLOOR"),
+}  # fmt: skip
+
+
+def test_the_table_needs_no_compiler() -> None:
+    probe = "import sys, attnc.backends.cuda.ptx; print(*[m for m in ('numba', 'llvmlite') if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("row", ptx.TABLE, ids=lambda row: row.name)
+def test_a_row_uses_each_operand(row: ptx.Instruction) -> None:
+    used = {int(n) for n in re.findall(r"\$(\d+)", row.text)}
+    assert used | ({0} if row.predicated else set()) == set(range(len(row.results + row.operands)))
+    assert set(row.results + row.operands) <= set("rlfdhpn")
+    assert row.predicated == row.name.endswith("_if") == (row.operands[:1] == "p" and not row.results)
+
+
+def test_names_are_unique_and_each_is_compiled_below() -> None:
+    assert len(set(ALL)) == len(ALL)
+    used = {name for body in KERNELS.values() for name in re.findall(r"\b[a-z]\w*", body)}
+    assert set(ALL) <= used, f"no kernel uses {sorted(set(ALL) - used)}"
+
+
+@numba_cuda
+def test_names_are_what_the_modules_have() -> None:
+    for module, names in ptx.names().items():
+        loaded = importlib.import_module(f"attnc.backends.cuda.{module}")
+        assert all(callable(getattr(loaded, name)) for name in names)
+        with pytest.raises(AttributeError):
+            _ = loaded.no_such_name
+    elementwise = importlib.import_module("attnc.backends.cuda.elementwise")
+    intrinsic = type(elementwise.add)
+    assert {name for name, x in vars(elementwise).items() if isinstance(x, intrinsic)} == set(ptx.ELEMENTWISE)
+    summary = importlib.import_module("attnc.backends.cuda.summary")
+    imported = {*ptx.ELEMENTWISE, *ptx.names()["intrinsics"]}
+    assert {n for n, x in vars(summary).items() if isinstance(x, intrinsic)} - imported == set(ptx.SUMMARY)
+
+
+@numba_cuda
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_compile(name: str) -> None:
+    text, cubin = compiled(with_imports(KERNELS[name]))
+    assert cubin[:4] == b"\x7fELF"
+    assert ".local" not in text or name == "floats", "registers lie in memory"  # sin and cos reduce large angles there
+    for row in ptx.TABLE:
+        if re.search(rf"\b{row.name}\(", KERNELS[name]):
+            missing = [op for op in opcodes(row.text) if not re.search(rf"\b{re.escape(op)}\b", text)]
+            assert not missing, f"{row.name}: no {missing}"
+    assert not re.search(r"\bcall\b", text), "a device function is not inlined"
+
+
+@numba_cuda
+@nvdisasm
+@pytest.mark.parametrize("name", SASS)
+def test_machine_instructions(name: str, tmp_path: Path) -> None:
+    code = "\n".join(sass(compiled(with_imports(KERNELS[name]))[1], tmp_path))
+    missing = [op for op in SASS[name] if op not in code]
+    assert not missing, code
+
+
+@numba_cuda
+@nvdisasm
+def test_predicated_forms_do_not_branch(tmp_path: Path) -> None:
+    stores = [row for row in ptx.TABLE if row.predicated]
+    values = {"f": "scalar(n)", "d": "as_double(n)", "l": "n", "r": "thread()", "h": "thread()"}
+    calls = [
+        f"    {row.name}(thread() < n + {k}, p + {16 * k}, {', '.join(values[c] for c in row.operands[2:])})\n"
+        for k, row in enumerate(stores)
+    ]
+    text, cubin = compiled(with_imports("def kernel(p, n):\n" + "".join(calls)))
+    assert "bra" not in text
+    code = sass(cubin, tmp_path)
+    assert not [line for line in code if re.search(r"\bBRA\b|\bBSSY\b|\bCALL\b", line)]
+    assert len([line for line in code if re.match(r"(@!?U?P\d+ )?STG", line)]) == len(stores)
+
+
+@numba_cuda
+@nvdisasm
+def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
+    code = "\n".join(sass(compiled(with_imports(TENSOR_CORES), (9, 0))[1], tmp_path))
+    assert "HMMA" in code
+    assert "LDSM" in code
+
+
+@numba_cuda
+def test_division_by_a_constant_divides_nothing() -> None:
+    body = "def kernel(p, n):\n    t = thread()\n    store_l_if(True, p, {} + {} + {} + {})\n"
+    constant = body.format("floordiv(n, 7)", "mod(n, 24)", "floordiv(t, 10)", "mod(t, 64)")
+    assert not re.search(r"\b(div|rem)\.", compiled(with_imports(constant))[0])
+    assert re.search(r"\b(div|rem)\.", compiled(with_imports(body.format("floordiv(n, p)", "0", "0", "0")))[0])
+
+
+# Expressions of constants, which the compiler must evaluate: what it thinks that they mean. I hides a constant from Numba.
+MEANINGS = {
+    "add(resize(2147483647, 32), 1)": -(2**31),  # a constant is weak: 32 bits wrap
+    "add(resize(2147483647, 32), I(1))": 2**31,
+    "add(resize(1, 32), 2147483648)": 2**31 + 1,
+    "mul(resize(65536, 32), resize(65536, 32))": 0,
+    "add(I(5), lt(1, 2))": 6,
+    "floordiv(I(-7), 2)": -4, "mod(I(-7), 2)": 1, "floordiv(I(7), -2)": -4, "mod(I(7), -2)": -1,
+    "floordiv(I(-7), I(3))": -3, "mod(I(-7), I(3))": 2, "floordiv(I(-7), 3)": -3, "mod(I(-7), 3)": 2,
+    "floordiv(I(5), 0)": 0, "mod(I(5), I(0))": 0, "floordiv(I(-9223372036854775808), I(-1))": -(2**63),
+    "mod(I(-9223372036854775808), -1)": 0, "floordiv(resize(I(-9), 32), 4)": -3, "mod(resize(I(-9), 32), 4)": 3,
+    "shl(I(3), 2)": 12, "shl(I(3), 64)": 0, "shr(I(-8), 1)": -4, "shr(I(-8), 99)": -1, "shl(I(3), I(-1))": 0,
+    "minimum(I(-3), 2)": -3, "maximum(I(-3), resize(2, 32))": 2, "sign(I(-9))": -1, "abs(I(-9))": 9, "neg(I(4))": -4,
+    "not_(I(0))": -1, "xor(I(6), 3)": 5, "where(le(I(2), 2), I(4), 5)": 4, "where(True, 8, I(5))": 8,
+    "cast_int(-2.5)": -2, "cast_int(cast_float(I(3)))": 3, "cast_int(1e30)": -(2**63), "cast_int(NAN)": -(2**63),
+    "cast_int(add(0.5, I(2)))": 2, "cast_int(mul(sub(cast_float(7), 2), 0.5))": 2, "cast_int(sign(neg(4.0)))": -1,
+    "where(ne(NAN, 1.0), 1, 2)": 1, "where(eq(NAN, NAN), 1, 2)": 2, "where(lt(NAN, 1.0), 1, 2)": 2,
+    "where(ne(sign(NAN), sign(NAN)), 1, 2)": 1, "cast_int(add(-INF, 0.0))": -(2**63),
+    "where(xor(lt(False, True), not_(eq(True, False))), 1, 2)": 2, "cast_int(lt(1, 2))": 1, "resize(lt(1, 2), 64)": 1,
+    "pow(I(3), 4)": 81, "pow(I(2), -1)": 0, "pow(I(-1), -3)": -1,
+}  # fmt: skip
+
+
+@numba_cuda
+def test_meaning_of_constants() -> None:
+    expressions = [text.replace("I(", "cast_int(") for text in MEANINGS]
+    stores = "".join(f"    store_l_if(True, p + {8 * n}, {text})\n" for n, text in enumerate(expressions))
+    found = stored(compiled(with_imports("NAN, INF = float('nan'), float('inf')\n\n\ndef kernel(p):\n" + stores))[0])
+    assert dict(zip(MEANINGS, found, strict=True)) == MEANINGS
+
+
+@numba_cuda
+@pytest.mark.parametrize(
+    "call",
+    [
+        "load_f32(scalar(n))", "copy_wait(n)", 'registers((2, n), "f")', 'registers(2, "h")', "resize(n, 16)",
+        "resize(scalar(n), 32)", "where(n, 1, 2)", "and_(scalar(n), 1)", "exp(n)", "add(p, q, n)", "vote_any(n)", "thread(n)", "load_f32()",
+    ],
+)  # fmt: skip
+def test_misuse_does_not_compile(call: str) -> None:
+    from numba.core.errors import NumbaError  # of Numba and of numba-cuda
+
+    with pytest.raises(NumbaError):
+        compiled(with_imports(f"def kernel(p, q, n):\n    {call}\n"))
