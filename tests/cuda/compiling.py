@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import linecache
 import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from attnc.backends.cuda.compile import _link, _ltoir, _modules
+from attnc.backends.cuda.toolchain import toolchain
+from attnc.backends.module import execute
+from attnc.schedule.cuda_target import named
+
+THREADS = 128
 IMPORT = "from attnc.backends.cuda.{} import {}\n"
 
 
@@ -24,22 +28,22 @@ def with_imports(body: str) -> str:
 
 
 @functools.cache
-def compiled(source: str, capability: tuple[int, int] = (8, 0)) -> tuple[str, bytes]:
+def compiled(source: str, target: str = "sm_80") -> tuple[str, bytes]:
     """PTX and cubin of `kernel`, all of whose arguments are int64."""
-    from numba.cuda import types
-    from numba.cuda.compiler import compile_cuda, kernel_fixup
-
-    filename = f"<kernel {abs(hash(source))}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    space: dict[str, Any] = {}
-    exec(compile(source, filename, "exec"), space)
-    kernel = space["kernel"]
-    words = (types.int64,) * kernel.__code__.co_argcount
-    result = compile_cuda(kernel, types.void, words, nvvm_options={"opt": 3}, cc=capability, lto=True)
-    library = result.library
-    library._entry_name = result.fndesc.llvm_func_name
-    kernel_fixup(library.get_function(library._entry_name), False)
-    return library.get_lto_ptx(cc=capability), library.get_cubin(cc=capability).code
+    chosen, tools = named(target), toolchain()
+    function = execute(source, f"<kernel {abs(hash(source))}>")["kernel"]
+    code, _ = _ltoir(tools, _modules(tools, function, THREADS, chosen), chosen)
+    linker = tools.nvjitlink
+    options = [f"-arch={target}", "-lto", "-O3", "-ptx"]
+    handle = linker.create(len(options), options)
+    try:
+        linker.add_data(handle, linker.InputType.LTOIR, code, len(code), "kernel")
+        linker.complete(handle)
+        text = bytearray(linker.get_linked_ptx_size(handle))
+        linker.get_linked_ptx(handle, text)
+    finally:
+        linker.destroy(handle)
+    return text.rstrip(b"\0").decode(), _link(tools, code, chosen)[0]
 
 
 def disassembler() -> Path | None:

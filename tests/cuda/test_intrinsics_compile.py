@@ -218,7 +218,7 @@ def test_predicated_forms_do_not_branch(tmp_path: Path) -> None:
 @numba_cuda
 @nvdisasm
 def test_kernels_compile_for_hopper(tmp_path: Path) -> None:
-    code = "\n".join(sass(compiled(with_imports(TENSOR_CORES), (9, 0))[1], tmp_path))
+    code = "\n".join(sass(compiled(with_imports(TENSOR_CORES), "sm_90")[1], tmp_path))
     assert "HMMA" in code
     assert "LDSM" in code
 
