@@ -2,7 +2,7 @@
 
 import pytest
 from running import emitted
-from test_variants import sample
+from test_cuda_variants import sample
 
 import attnc.variants as library
 from attnc.backends.cuda import sass
