@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from attnc.ir.graph import Node, topological
-from attnc.tile.program import Program, Store, graphs
+from attnc.passes.narrow import Narrow
+from attnc.tile.program import Program, RowMap, Store, graphs
 
 HEAD = ("counter", "scratch", "scratch_stride", "batch", "heads", "q_len", "kv_len", "group")
 ROLES = ("q", "k", "v")
@@ -54,6 +55,14 @@ def all_graphs(program: Program) -> Iterable[Node]:
                 yield from (cut.shift, *cut.radices)
     for statement in program.statements():
         yield from graphs(statement)
+
+
+def ranges(program: Program, small: bool, features: Mapping[str, int], tables: Mapping[str, str]) -> Narrow:
+    """The ranges of a program's integers, in a kernel for small calls or for all."""
+    found = Narrow(small, features, tables)
+    rows = {s.name: s.graph for s in program.steps if isinstance(s, RowMap) and s.graph.dtype == "int"}
+    found.learn(rows, all_graphs(program))
+    return found
 
 
 def layout(program: Program) -> Layout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -33,6 +33,17 @@ class Printer:
         if all(isinstance(p, tuple) and not p[1].lines() for p in self.parts[count:]):
             self.line("pass")
         self.margin = before
+
+    def imports(self, module: str, names: Sequence[str]) -> None:
+        """The import of names from a module, if there are any, on one line or on one each."""
+        text = f"from {module} import {', '.join(names)}"
+        if names and len(text) <= 120:
+            self.line(text)
+        elif names:
+            self.line(f"from {module} import (")
+            for name in names:
+                self.line(f"    {name},")
+            self.line(")")
 
     def lines(self) -> list[str]:
         """Everything, in order."""

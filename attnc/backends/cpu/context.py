@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attnc.backends.arguments import Layout, all_graphs
+from attnc.backends.arguments import Layout, ranges
 from attnc.backends.extremes import Search
 from attnc.backends.printer import Printer
 from attnc.backends.spelling import Names, Scope
@@ -13,7 +13,7 @@ from attnc.ir.graph import Node
 from attnc.passes.narrow import Narrow
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule.schedule import Schedule
-from attnc.tile.program import Program, RowMap
+from attnc.tile.program import Program
 
 ALIGN = 64
 LANES = {"float": "F", "int": "I", "int32": "J", "bool": "B"}
@@ -97,9 +97,7 @@ class Context:
     reach: dict[Node, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.ranges = Narrow(self.types.small, self.features, self.types.tables)
-        rows = {s.name: s.graph for s in self.program.steps if isinstance(s, RowMap) and s.graph.dtype == "int"}
-        self.ranges.learn(rows, all_graphs(self.program))
+        self.ranges = ranges(self.program, self.types.small, self.features, self.types.tables)
 
     @property
     def size(self) -> int:

@@ -78,7 +78,7 @@ def _header(ctx: Context, title: str, code: str) -> str:
     out.line()
     needed = {"storage", "vec", *re.findall(r"\w+", code)}
     for module, names in IMPORTS.items():
-        _import(out, f"attnc.backends.cpu.{module}", [name for name in names.split() if name in needed])
+        out.imports(f"attnc.backends.cpu.{module}", [name for name in names.split() if name in needed])
     out.line()
     out.line(f"T = {t.compute}")
     out.line(f"F, I, J, B = (vec(kind, {s.width}) for kind in (T, int64, int32, boolean))")
@@ -87,19 +87,6 @@ def _header(ctx: Context, title: str, code: str) -> str:
     for name in sorted({x.removeprefix("AS_") for x in needed if x.startswith("AS_")}):
         out.line(f'AS_{name} = storage("{name}")')
     return str(out).rstrip("\n")
-
-
-def _import(out: Printer, module: str, names: list[str]) -> None:
-    if not names:
-        return
-    text = f"from {module} import {', '.join(names)}"
-    if len(text) <= 120:
-        out.line(text)
-        return
-    out.line(f"from {module} import (")
-    for name in names:
-        out.line(f"    {name},")
-    out.line(")")
 
 
 def _kernel(ctx: Context) -> None:

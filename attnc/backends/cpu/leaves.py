@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from attnc.backends import extremes
 from attnc.backends.cpu.context import LANES, SCALARS, Context
-from attnc.backends.leaves import RULES, literal
+from attnc.backends.leaves import RULES, literal, vector_axes
 from attnc.backends.spelling import Scope, Speller
-from attnc.errors import UnsupportedError
 from attnc.ir.graph import Node, node, topological
 from attnc.passes.expand import feature_axes
 from attnc.runtime.arrays import ITEMSIZE
@@ -243,14 +242,7 @@ class Spelling(Speller):
         stored = f"AS_{ctx.types.tables[name]}"
         base = ctx.word(f"t_{name}_p")
         place = self.place(x, operands)
-        features = x["features"]
-        if len(features) > 1:
-            raise UnsupportedError(
-                f"{name} as a matrix outside of @",
-                where=x.loc,
-                cause=f"it keeps the axes {features}",
-                cure="contract it with x @ W, or index it",
-            )
+        features = vector_axes(x)
         if features:
             stride = ctx.word(f"t_{name}_s{len(operands)}")
             if self.lanes == "features":

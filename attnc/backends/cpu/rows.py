@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from attnc.backends.cpu.context import LANES, VECTORS, Context, Span
 from attnc.backends.cpu.leaves import Spelling
+from attnc.backends.leaves import number
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node
 from attnc.passes.expand import feature_axes
@@ -122,11 +123,8 @@ def state(ctx: Context, s: State) -> None:
         ctx.out.line(f"fill(F, {place}, {ctx.features[s.feature]}, {ctx.pitch}, nx, {ctx.schedule.width * ctx.size})")
         return
     place = ctx.row(s.name)
-    initial = {float("-inf"): "-INF", float("inf"): "INF", -(2**63): "INT_MIN", 2**63 - 1: "INT_MAX"}.get(
-        s.initial, repr(s.initial)
-    )
     with lanes(ctx):
-        ctx.out.line(f"store({place} + {ctx.offset(s.kind)}, splat({LANES[s.kind]}, {initial}))")
+        ctx.out.line(f"store({place} + {ctx.offset(s.kind)}, splat({LANES[s.kind]}, {number(s.initial)}))")
 
 
 def store(ctx: Context, s: Store) -> None:

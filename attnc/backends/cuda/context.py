@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from attnc.backends.arguments import Layout, all_graphs
+from attnc.backends.arguments import Layout, ranges
 from attnc.backends.extremes import Search
 from attnc.backends.printer import Printer
 from attnc.backends.spelling import Names, Scope
@@ -14,7 +14,7 @@ from attnc.ir.graph import Node
 from attnc.passes.narrow import Narrow
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule.mma import Mma, Swizzled, swizzled
-from attnc.tile.program import Program, RowMap
+from attnc.tile.program import Program
 
 LOADS = {
     "float64": "load_f64", "float32": "load_f32", "float16": "load_f16", "bfloat16": "load_bf16", "int64": "load_i64",
@@ -81,9 +81,7 @@ class Context:
     reach: dict[Node, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.ranges = Narrow(self.types.small, self.features, self.types.tables)
-        rows = {s.name: s.graph for s in self.program.steps if isinstance(s, RowMap) and s.graph.dtype == "int"}
-        self.ranges.learn(rows, all_graphs(self.program))
+        self.ranges = ranges(self.program, self.types.small, self.features, self.types.tables)
 
     def word(self, name: str) -> str:
         """The parameter that holds an integer of the call."""

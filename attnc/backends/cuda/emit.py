@@ -18,6 +18,7 @@ from attnc.backends.cuda.context import Context, Tile, Types
 from attnc.backends.cuda.output import store
 from attnc.backends.cuda.search import Search
 from attnc.backends.extremes import begin_of, entries_of, others
+from attnc.backends.leaves import number
 from attnc.backends.printer import Printer
 from attnc.backends.spelling import Scope
 from attnc.ir.text import expression
@@ -114,20 +115,7 @@ def _imports(out: Printer, code: str) -> None:
     """What the code uses of the package."""
     used = set(re.findall(r"\w+", code))
     for module, names in ptx.names().items():
-        _import(out, f"attnc.backends.cuda.{module}", sorted(used & set(names)))
-
-
-def _import(out: Printer, module: str, names: list[str]) -> None:
-    if not names:
-        return
-    text = f"from {module} import {', '.join(names)}"
-    if len(text) <= 120:
-        out.line(text)
-        return
-    out.line(f"from {module} import (")
-    for name in names:
-        out.line(f"    {name},")
-    out.line(")")
+        out.imports(f"attnc.backends.cuda.{module}", sorted(used & set(names)))
 
 
 def _kernel(ctx: Context) -> None:
@@ -218,7 +206,7 @@ class Sweep:
         """Initial values."""
         ctx = self.ctx
         for s in self.keys.states:
-            initial = INITIAL.get(s.initial, repr(s.initial))
+            initial = number(s.initial)
             if s.feature is None:
                 array = ctx.row(s.name, s.kind)
                 with ctx.rows():
@@ -247,6 +235,3 @@ class Sweep:
         target = f"{room.base} + (1 - stage) * {room.shape.bytes}"
         source = f"{self.sources[name]} + cursor * {role}_l"
         shared.copy(ctx, room, target, source, f"{role}_l", f"minimum(kv_len - cursor, {ctx.schedule.keys})")
-
-
-INITIAL = {float("-inf"): "-INF", float("inf"): "INF", -(2**63): "INT_MIN", 2**63 - 1: "INT_MAX"}

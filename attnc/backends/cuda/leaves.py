@@ -5,9 +5,8 @@ from __future__ import annotations
 from attnc.backends import extremes
 from attnc.backends.cuda import shared
 from attnc.backends.cuda.context import LOADS, Context
-from attnc.backends.leaves import RULES, literal
+from attnc.backends.leaves import RULES, literal, vector_axes
 from attnc.backends.spelling import Scope, Speller
-from attnc.errors import UnsupportedError
 from attnc.ir.graph import Node
 from attnc.passes.expand import feature_axes
 from attnc.runtime.arrays import ITEMSIZE
@@ -109,14 +108,7 @@ class Spelling(Speller):
     def _gather(self, x: Node, operands: list[str]) -> str:
         ctx, name = self.ctx, x["name"]
         dtype = ctx.types.tables[name]
-        features = x["features"]
-        if len(features) > 1:
-            raise UnsupportedError(
-                f"{name} as a matrix outside of @",
-                where=x.loc,
-                cause=f"it keeps the axes {features}",
-                cure="contract it with x @ W, or index it",
-            )
+        features = vector_axes(x)
         place = "0"
         for n, (operand, text) in enumerate(zip(x.operands, operands, strict=True)):
             inside = operand.op == "index" and operand["name"] == x["dims"][n] and operand["name"] not in "ij"
