@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from running import run
 
+import attnc as at
 import attnc.variants as library
 from attnc.variants.samples import examples_of
 
@@ -69,3 +70,17 @@ def test_rows_without_keys_are_zero():
     out = run(library.causal, q, k, v, {}).outputs[0]
     assert not out[0, 0, :50].astype(np.float32).any()
     assert out[0, 0, 50:].astype(np.float32).any()
+
+
+@at.attention
+def by_distance(q, k, v):
+    """Reads the features of the queries alone, of the keys alone, and of both."""
+    distance = at.sum(q * q, over="d") + at.sum(k * k, over="d") - 2 * at.dot(q, k)
+    return at.softmax(-distance) @ v
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float32], ids=["bfloat16", "float32"])
+def test_features_of_one_side_are_reduced(dtype):
+    q, k, v, _ = sample("full", dtype, Hq=2, Hkv=1, Lq=20, Lk=37, D=16, Dv=16)
+    found = run(by_distance, q, k, v, {}).report()
+    assert found.ok, str(found)

@@ -156,8 +156,7 @@ def _load(ctx: Context, s: Load) -> None:
     out.line(f"{source} = q_p + b * q_b + h * q_h + i0 * q_l")
     shared.copy(ctx, tile, tile.base, source, "q_l", "ni")
     out.line("copy_commit()")
-    if not any(isinstance(x, Keys) for x in ctx.program.steps):
-        out.line("copy_wait(0)")
+    out.line("copy_wait(0)")  # what follows may read them before the sweep waits
     out.line("barrier()")
 
 
