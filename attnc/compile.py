@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from attnc.backends.arguments import Layout, layout
 from attnc.backends.cpu.context import Types
@@ -25,6 +25,11 @@ from attnc.schedule.schedule import Schedule
 from attnc.schedule.target import Target, host
 from attnc.tile.lower import lower as lower_plan
 from attnc.tile.program import Program
+
+if TYPE_CHECKING:
+    from attnc.backends.cuda.emit import Source
+    from attnc.backends.cuda.executable import Executable
+    from attnc.schedule.mma import Mma
 
 Stage = Literal["graph", "fused", "tile", "source", "kernel"]
 PASSES: tuple[Callable[[Graph], Graph], ...] = (canonicalise, fold, expand, canonicalise, fold)
@@ -112,6 +117,38 @@ def cuda_source(graph: Graph, program: Program, problem: Problem, target: str, a
     aligned: whether rows of q, k and v are contiguous and begin at multiples of 16 bytes.
     Raises UnsupportedError for an unknown target, and naming what CUDA kernels cannot do.
     """
+    _, source = next(_cuda_sources(graph, program, problem, target, aligned))
+    return source.text
+
+
+def cuda_executable(
+    graph: Graph, program: Program, problem: Problem, target: str, aligned: bool, *, cache: Cache | None = None
+) -> Executable:
+    """The compiled kernels of a call on a GPU of `target` ("sm_90"). No GPU is needed.
+
+    Raises what `cuda_source` raises, and UnsupportedError where the packages that compile are missing.
+    """
+    from attnc.backends.cuda.emit import SUMMARY_THREADS
+    from attnc.backends.cuda.executable import Executable, Stage
+    from attnc.backends.cuda.kernel import build as build_cuda
+    from attnc.schedule.cuda_target import named
+
+    block, chosen, cache = layout(program), named(target), cache or Cache()
+    schedule, source = next(_cuda_sources(graph, program, problem, target, aligned))
+    parts = [("main", source.text, schedule.threads, source.shared)]
+    if source.summary is not None:
+        parts.insert(0, ("summary", source.summary, SUMMARY_THREADS, 0))
+    stages = []
+    for role, text, threads, shared in parts:
+        cubin = build_cuda(text, block, threads, shared, chosen, cache).cubin
+        stages.append(Stage(role, cubin.code, cubin.entry, source.parameters, threads, shared))
+    return Executable(chosen, block, tuple(stages), schedule.rows, aligned)
+
+
+def _cuda_sources(
+    graph: Graph, program: Program, problem: Problem, target: str, aligned: bool
+) -> Iterator[tuple[Mma, Source]]:
+    """The CUDA kernel in each schedule that fits, the fastest first."""
     from attnc.backends.cuda.context import Types as CudaTypes
     from attnc.backends.cuda.plan import sources
     from attnc.schedule.cuda_target import named
@@ -119,9 +156,7 @@ def cuda_source(graph: Graph, program: Program, problem: Problem, target: str, a
     block = layout(program)
     types = problem.types(block)
     cuda = CudaTypes(types.roles, types.tables, types.outputs, types.small)
-    found = sources(program, block, cuda, problem.features, named(target), aligned=aligned, title=title(graph))
-    _, source = next(iter(found))
-    return source.text
+    return sources(program, block, cuda, problem.features, named(target), aligned=aligned, title=title(graph))
 
 
 def fuse(graph: Graph) -> Plan:
