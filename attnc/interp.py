@@ -89,9 +89,13 @@ def _erf(x: Array) -> Array:
     return np.asarray(np.vectorize(math.erf, otypes=[np.float64])(x.astype(np.float64))).astype(x.dtype)
 
 
-def weight(x: Array) -> Array:
-    """exp(x) that is 0 only where x is -inf: a live weight never underflows to 0, so that 0 means masked."""
-    return np.asarray(np.where(np.isneginf(x), 0, np.maximum(np.exp(x), np.finfo(x.dtype).tiny)))
+def _alive(power: Array, masked: Array) -> Array:
+    """A power that is 0 only where masked: a live weight never underflows to 0, so that 0 means masked."""
+    return np.asarray(np.where(masked, 0, np.maximum(power, np.finfo(power.dtype).tiny)))
+
+
+def _weight(x: Array, r: Array, m: Array) -> Array:
+    return _alive(np.exp2(x - r), x <= m)
 
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {
@@ -101,7 +105,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "div": np.divide, "pow": np.power, "floordiv": _floordiv, "mod": _mod, "minimum": np.minimum, "maximum": np.maximum,
     "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal, "and": np.bitwise_and, "or": np.bitwise_or,
     "xor": np.bitwise_xor, "not": np.invert, "shl": lambda a, n: _shift(a, n, True), "shr": lambda a, n: _shift(a, n, False),
-    "where": np.where, "weight": weight,
+    "where": np.where, "weight": _weight,
 }  # fmt: skip
 _REDUCE: dict[str, tuple[Callable[..., Any], float]] = {
     "sum": (np.sum, 0.0),
@@ -147,7 +151,7 @@ def denominator(scores: Array, mask: Array | None, sink: Array | None, j: int) -
     if sink is not None:
         top = np.fmax(top, sink)
     top = np.where(np.isneginf(top) | np.isnan(top), 0, top)
-    weights = np.where(live, weight(s - top), 0)
+    weights = _alive(np.exp(s - top), ~live)
     total = np.sum(weights, axis=j, keepdims=True)
     if sink is not None:
         total = total + np.exp(sink - top)

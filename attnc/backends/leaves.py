@@ -7,12 +7,13 @@ from attnc.ir.graph import Node
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 
-_UNARY = "exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor weight neg abs sign"
+_UNARY = "exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor neg abs sign"
 _BINARY = "add sub mul div pow floordiv mod minimum maximum lt le eq ne xor shl shr"
 RULES: dict[str, str] = {
     **{name: f"{name}({{0}})" for name in _UNARY.split()},
     **{name: f"{name}({{0}}, {{1}})" for name in _BINARY.split()},
     "and": "and_({0}, {1})", "or": "or_({0}, {1})", "not": "not_({0})", "where": "where({0}, {1}, {2})",
+    "weight": "weight({0}, {1}, {2})",
 }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ _TABLE: list[Op] = [
     Op("gather", None, _from_attr, lambda axes, attrs: _union(axes, attrs) | frozenset(attrs["features"])),
     # the least or greatest entry of a box of an operand table: a low and a high index per axis of the table
     Op("extreme", None, _from_attr, _union),
-    *_elementwise("exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor weight", 1, _same("float")),
+    *_elementwise("exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor", 1, _same("float")),
     *_elementwise("neg abs sign", 1, _same("int", "float")),
     *_elementwise("add sub mul floordiv mod minimum maximum", 2, _same("int", "float")),
     *_elementwise("div pow", 2, _same("float")),
@@ -95,6 +95,8 @@ _TABLE: list[Op] = [
     *_elementwise("not", 1, _same("bool", "int")),
     *_elementwise("shl shr", 2, _same("int")),
     *_elementwise("where", 3, _where),
+    # x, r, m: 2**(x - r), 0 where x <= m and nowhere else
+    *_elementwise("weight", 3, _same("float")),
     *_elementwise("cast", 1, _from_attr),
     Op("dot", 2, _same("float"), lambda axes, attrs: _union(axes, attrs) - {attrs["axis"]}),
     Op("project", 2, _same("float"), _project),

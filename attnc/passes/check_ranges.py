@@ -172,7 +172,7 @@ def _guards(x: Node, position: int) -> tuple[Guard, ...]:
     if x.op in ("softmax", "lse") and position == 0:
         masked = (Guard("true", x.operands[1]),) if x["masked"] else ()
         return (*masked, Guard("live", x.operands[0]))  # the mask first: it is the shorter expression
-    if x.op in ("exp", "exp2", "sigmoid", "weight"):
+    if x.op in ("exp", "exp2", "sigmoid"):
         return (Guard("live", x.operands[0]),)
     if x.op == "mul" or (x.op == "attend" and position == 1):
         return (Guard("nonzero", x.operands[1 - position]),)

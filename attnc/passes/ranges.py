@@ -69,7 +69,7 @@ class Ranges:
         if x.op in ("mul", "neg", "abs"):
             factors = [self.nonzero(y) for y in x.operands]
             return all(f[0] for f in factors), all(f[1] for f in factors)
-        if x.op in ("exp", "exp2", "sigmoid", "weight", "softmax"):
+        if x.op in ("exp", "exp2", "sigmoid", "softmax"):
             surely, possibly = self.live(x.operands[0])
             if x.op == "softmax" and x["masked"]:
                 low, high = self.range(x.operands[1])

@@ -10,6 +10,7 @@ from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
+from attnc.tile.base2 import LN2, base2
 from attnc.tile.classes import classify, needs
 from attnc.tile.features import Names, Scope, sides
 from attnc.tile.program import (
@@ -81,7 +82,9 @@ class _Lowering:
         c = classes
         tiles = (c.cut_i, c.cut_j, c.run, c.hull, c.implied)
         keys = Keys(number, tuple(states), c.possible, certain, full, partial, undecided, *tiles)
-        shifts: list[Step] = [RowMap(name, shift(row(_running(name)))) for name in exponents.values()]
+        shifts: list[Step] = [
+            RowMap(name, op("mul", shift(row(_running(name))), const(LN2))) for name in exponents.values()
+        ]
         return [*rows, keys, *shifts]  # type: ignore[list-item]
 
     def _body(
@@ -128,19 +131,23 @@ class _Lowering:
         return rewrite([known], fold_node)[0]
 
     def _exponent(self, scope: Scope, e: Node, name: str, out: list[Statement]) -> tuple[Node, str]:
-        """Running maximum, shift and rescaling factor of the sums over exp(e); the weights exp(e - shift)."""
+        """Running maximum in base 2, shift and rescaling factor of the sums over exp(e); the weights exp(e - shift)."""
         fresh, state = scope.local_names.fresh, _running(name)
+        e, masked = base2(e)
         tile, top, new, old = fresh("E"), fresh("t"), fresh("n"), row(state)
         pair = value(tile, PAIR)
         out.append(Map(tile, e))
         out.append(Reduce(top, "max", pair, drop_nan=True))
-        out.append(RowMap(new, op("maximum", old, row(top))))
+        greatest = op("maximum", old, row(top))
+        if masked > -math.inf:
+            greatest = node("where", node("le", greatest, const(masked)), MINUS, greatest)
+        out.append(RowMap(new, greatest))
         rho, alpha, weight = fresh("rho"), fresh("alpha"), fresh("P")
         out.append(RowMap(rho, shift(row(new))))
-        # a weight, not exp: it never underflows to 0, which would make NaN of an infinity that is already summed
-        out.append(RowMap(alpha, node("weight", node("sub", old, row(rho)))))
+        # a weight, not exp2: it never underflows to 0, which would make NaN of an infinity that is already summed
+        out.append(RowMap(alpha, node("weight", old, row(rho), MINUS)))
         out.append(SetRow(state, row(new)))
-        out.append(Map(weight, node("weight", node("sub", pair, row(rho)))))
+        out.append(Map(weight, node("weight", pair, row(rho), const(masked))))
         return value(weight, PAIR), alpha
 
     def _scalar(

@@ -77,7 +77,7 @@ FLOATS = """
 def kernel(p, q, n):
     x, y = load_f32(p), load_f32(p + 4)
     a = add(exp(x), exp2(y)) + sub(log(x), log2(y)) + mul(log1p(x), tanh(y)) + div(sigmoid(x), erf(y))
-    b = sqrt(x) + rsqrt(y) + sin(x) + cos(y) + floor(x) + weight(y) + weight_fast(x) + neg(y) + abs(x) + sign(y)
+    b = sqrt(x) + rsqrt(y) + sin(x) + cos(y) + floor(x) + weight(y, x, -1e38) + weight_fast(x, y) + neg(y) + abs(x) + sign(y)
     c = pow(x, y) + floordiv(x, y) + mod(x, y) + minimum(x, y) + maximum(x, 2) + maximum_fast(x, 0.5) + fma(x, y, 1)
     m = and_(or_(lt(x, y), le(x, 1)), xor(eq(x, 0.0), not_(ne(x, y))))
     store_f32_if(True, q, where(m, a + b, cast_float(cast_int(c)) + cast_float(m)))

@@ -135,8 +135,6 @@ def plant(monkeypatch, op):
     if op == "cast":
         right = leaves.cast
         monkeypatch.setattr(leaves, "cast", lambda x, operand: f"add({right(x, operand)}, 1)")
-    elif op == "weight":  # mostly spelled as a power of two
-        monkeypatch.setattr(leaves, "LOG2E", 1.5)
     else:
         text = leaves.RULES[op]
         logic = op in ("and", "or", "xor", "not", "lt", "le", "eq", "ne")

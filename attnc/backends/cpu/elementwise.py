@@ -160,8 +160,6 @@ abs = _unary("abs", (FLOAT, INT), _by_kind(_llvm("fabs"), _abs_int))
 sign = _unary("sign", (FLOAT, INT), _by_kind(_sign_float, _sign_int))
 exp = _unary("exp", (FLOAT,), functions.exp)
 exp2 = _unary("exp2", (FLOAT,), functions.exp2)
-exp2_weight = _unary("exp2_weight", (FLOAT,), functions.exp2_weight)
-weight = _unary("weight", (FLOAT,), functions.weight)
 tanh = _unary("tanh", (FLOAT,), functions.tanh)
 sigmoid = _unary("sigmoid", (FLOAT,), functions.sigmoid)
 log = _unary("log", (FLOAT,), _libm("log"))
@@ -221,6 +219,12 @@ def where(typingctx: Any, mask: Any, x: Any, y: Any) -> Any:
 def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
     """x * y + z, rounded once."""
     return _build("fma", (FLOAT,), Lanes.fma, False, (x, y, z))
+
+
+@intrinsic
+def weight(typingctx: Any, x: Any, r: Any, m: Any) -> Any:
+    """2**(x - r), or 0 where x <= m."""
+    return _build("weight", (FLOAT,), functions.weight, False, (x, r, m))
 
 
 def _cast_to(dtype: Any, operands: tuple[Any, ...]) -> Any:

@@ -18,7 +18,7 @@ from attnc.schedule.schedule import Schedule
 from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Program, RowMap, Store
 
 ELEMENTWISE = (
-    "abs add and_ cast_float cast_int cos div eq erf exp exp2 exp2_weight floor floordiv floordiv_short fma le log log1p log2 lt maximum "
+    "abs add and_ cast_float cast_int cos div eq erf exp exp2 floor floordiv floordiv_short fma le log log1p log2 lt maximum "
     "maximum_fast minimum mod mod_short mul ne neg not_ or_ pow resize rsqrt saturate shl shr sigmoid sign sin sqrt sub tanh weight where xor"
 )
 MEMORY = "fetch_add gather iota load load_as load_first reduce_max reduce_min reduce_sum splat storage store store_as store_first"

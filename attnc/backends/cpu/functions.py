@@ -78,26 +78,21 @@ def exp(g: Lanes, x: Any) -> Any:
     return _times_power(g, g.fadd(g.fma(g.fmul(r, r), tail, r), g.const(1)), n)
 
 
-def weight(g: Lanes, x: Any) -> Any:
-    """e**x, but at least the least normal number unless x is -inf, so that a weight of 0 means "masked"."""
-    value = g.at_least(exp(g, x), 2.0**-126 if g.bits == 32 else 2.0**-1022)
-    return g.b.select(g.b.fcmp_ordered("==", x, g.const(float("-inf"))), g.const(0), value)
-
-
-def exp2_weight(g: Lanes, x: Any) -> Any:
-    """2**x for x <= 0, the weight of a softmax: 0 exactly where x is -inf, else at least the least normal number.
+def weight(g: Lanes, x: Any, r: Any, m: Any) -> Any:
+    """2**(x - r) for x <= r, the weight of a softmax: 0 exactly where x <= m, else at least the least normal number.
 
     So a weight of 0 means "masked" and nothing else. NaN is kept.
     """
     mantissa, least = (23, -126.0) if g.bits == 32 else (52, -1022.0)
-    clamped = g.at_least(x, least)
+    # Not contracted with the product that x may be: 0 where x is r, however large both are.
+    clamped = g.at_least(g.b.fsub(x, r, flags=("arcp",)), least)
     # The shifter holds the exponent bias too, so that the sum's low bits are the exponent field of 2**n.
     shifter = g.const(1.5 * 2.0**mantissa + 1 - least)
     shifted = g.fadd(clamped, shifter)
-    r = g.fsub(clamped, g.fsub(shifted, shifter))
+    rest = g.fsub(clamped, g.fsub(shifted, shifter))
     power = g.b.shl(g.b.bitcast(shifted, g.integer.type), g.integer.const(mantissa))
-    value = g.fmul(g.polynomial(r, _EXP2_SHORT if g.bits == 32 else _EXP2_64), g.b.bitcast(power, g.type))
-    return g.b.select(g.b.fcmp_ordered("==", x, g.const(float("-inf"))), g.const(0), value)
+    value = g.fmul(g.polynomial(rest, _EXP2_SHORT if g.bits == 32 else _EXP2_64), g.b.bitcast(power, g.type))
+    return g.b.select(g.b.fcmp_ordered("<=", x, m), g.const(0), value)
 
 
 def tanh(g: Lanes, x: Any) -> Any:

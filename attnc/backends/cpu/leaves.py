@@ -13,7 +13,6 @@ from attnc.ir.graph import Node, node, topological
 from attnc.passes.expand import feature_axes
 from attnc.runtime.arrays import ITEMSIZE
 
-LOG2E = 1.4426950408889634
 DIVISIONS = ("floordiv", "mod")
 WORTH_A_BRANCH = 6  # operations on lanes that it saves
 
@@ -56,9 +55,7 @@ class Spelling(Speller):
         self._narrow: dict[Node, bool] = {}
 
     def spell(self, x: Node, user: Scope | None = None) -> str:
-        """The text of x; the weight of a difference with the running maximum, never above 0, takes a shorter power."""
-        if x.op == "weight" and x.operands[0].op == "sub" and x not in self.scope(x).names:
-            return f"exp2_weight(mul({self.spell(x.operands[0], user)}, {LOG2E}))"
+        """The text of x: computed for the key before, hidden by what the key decides, or spelled here."""
         if x in self.columns:
             return self._column(x)
         if x.op in ("and", "or") and self.lanes == "queries" and {"i", "j"} <= x.axes and x not in self.scope(x).names:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from attnc.backends.cpu.context import LANES, Context, Span
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.rows import anything, features, lanes, neutral, no_features
 from attnc.backends.spelling import Scope
-from attnc.ir.graph import Node, topological
+from attnc.ir.graph import Node, substitute, topological
 from attnc.passes.stabilise import value
 from attnc.tile.lower import COMBINE, PAIR, row
 from attnc.tile.program import FeatureReduce, Map, Reduce, RowMap, SetRow, Statement, reads
@@ -20,6 +20,24 @@ Loop = list[FeatureReduce | Map | Reduce]
 def no_keys(x: Node) -> bool:
     """Whether x can be computed outside a loop over keys."""
     return "j" not in x.axes and no_features(x)
+
+
+def again(statements: Sequence[Statement], stored: set[str]) -> list[Statement]:
+    """The statements without pair tiles that are cheaper to compute again than to store: others times numbers of the row."""
+    found: list[Statement] = []
+    cheap: dict[Node, Node] = {}
+    for s in statements:
+        if not isinstance(s, SetRow | RowMap | Map | Reduce | FeatureReduce):
+            found.append(s)
+            continue
+        (graph,) = substitute([s.graph], cheap)
+        if isinstance(s, Map) and s.name not in stored and graph.op == "mul":
+            tiles = [x for x in graph.operands if "j" in x.axes]
+            if len(tiles) == 1 and tiles[0].op == "value" and tiles[0].axes == frozenset(PAIR):
+                cheap[value(s.name, PAIR, graph.dtype)] = graph
+                continue
+        found.append(replace(s, graph=graph))
+    return found
 
 
 @dataclass(slots=True)
@@ -38,6 +56,7 @@ class Pairs:
     def emit(self) -> None:
         """Print `for x in range(nx)`: one block of lanes after the other through all loops."""
         ctx = self.ctx
+        self.statements = again(self.statements, self.stored)
         if not self.statements:
             return
         with lanes(ctx, self.vectors):

@@ -7,7 +7,7 @@ products and sums may fuse, nothing assumes that NaN or infinity are absent, and
 Accuracy, in units in the last place by the table of maximum errors in the CUDA C++ Programming Guide's appendix on
 mathematical functions: at most 2 for exp, exp2, rsqrt, tanh, erf, sin and cos, at most 1 for log, log2 and log1p; add, sub,
 mul, div, fma, sqrt, floor and mod are correctly rounded or exact. powf is given more, so pow goes through float64. sigmoid
-divides once after exp and stays at 2. weight_fast has the error of ex2.approx and of the product, rounded. sin and cos take
+divides once after exp and stays at 2. weight_fast has the error of ex2.approx. sin and cos take
 28 bytes of local memory for the reduction of large angles.
 """
 
@@ -26,12 +26,12 @@ from attnc.backends.cuda.scalars import F32, Scalars
 Emit = Callable[..., Any]
 FLOAT, INT, BOOL = "float", "int", "bool"
 _RANK: tuple[Any, ...] = (types.boolean, types.int32, types.int64, types.float32)
-LOG2_E = 1.4426950408889634
 TINY = 2.0**-126  # the least normal float32
-# One instruction each, where LLVM has none that keeps (or that drops) NaN.
+# One instruction each, where LLVM has none that keeps (or that drops) NaN, or that is never fused with a product.
 MIN_NAN = Instruction("min", "min.NaN.f32 $0, $1, $2;", "f", "ff")
 MAX_NAN = Instruction("max", "max.NaN.f32 $0, $1, $2;", "f", "ff")
 MAX_NUMBER = Instruction("max", "max.f32 $0, $1, $2;", "f", "ff")
+SUB = Instruction("sub", "sub.rn.f32 $0, $1, $2;", "f", "ff")
 
 
 def _scalar(kind: Any) -> Any:
@@ -120,14 +120,15 @@ def _sigmoid(g: Scalars, x: Any) -> Any:
     return g.fdiv(above, g.fadd(one, e))
 
 
-def _weight(g: Scalars, x: Any) -> Any:
-    """e**x, but at least the least normal number unless x is -inf, so that a weight of 0 means "masked"."""
-    value = assemble(g.b, MAX_NAN, [g.call("__nv_expf", x), g.const(TINY)])[0]
-    return g.b.select(g.compare("==", x, g.const(float("-inf"))), g.const(0), value)
+def _weight(g: Scalars, x: Any, r: Any, m: Any) -> Any:
+    """2**(x - r), but at least the least normal number unless x <= m, so that a weight of 0 means "masked"."""
+    power = g.call("__nv_exp2f", assemble(g.b, SUB, [x, r])[0])
+    value = assemble(g.b, MAX_NAN, [power, g.const(TINY)])[0]
+    return g.b.select(g.compare("<=", x, m), g.const(0), value)
 
 
-def _weight_fast(g: Scalars, x: Any) -> Any:
-    return assemble(g.b, BY_NAME["fast_ex2"], [g.fmul(x, g.const(LOG2_E))])[0]
+def _weight_fast(g: Scalars, x: Any, r: Any) -> Any:
+    return assemble(g.b, BY_NAME["fast_ex2"], assemble(g.b, SUB, [x, r]))[0]
 
 
 def _division(name: str, part: int) -> Any:
@@ -220,8 +221,6 @@ rsqrt = _unary("rsqrt", (FLOAT,), _libdevice("rsqrt"))
 sin = _unary("sin", (FLOAT,), _libdevice("sin"))
 cos = _unary("cos", (FLOAT,), _libdevice("cos"))
 floor = _unary("floor", (FLOAT,), _libdevice("floor"))
-weight = _unary("weight", (FLOAT,), _weight)
-weight_fast = _unary("weight_fast", (FLOAT,), _weight_fast)
 
 add = _binary("add", (FLOAT, INT), _by_kind(Scalars.fadd, _plain("add")))
 sub = _binary("sub", (FLOAT, INT), _by_kind(Scalars.fsub, _plain("sub")))
@@ -234,6 +233,8 @@ minimum = _binary("minimum", (FLOAT, INT), _by_kind(_row(MIN_NAN), _less("<")))
 maximum = _binary("maximum", (FLOAT, INT), _by_kind(_row(MAX_NAN), _less(">")))
 maximum_fast = _binary("maximum_fast", (FLOAT,), _row(MAX_NUMBER))  # a number beside a NaN, not the NaN
 fma = _op("fma", "x y z", (FLOAT,), _libdevice("fma"))
+weight = _op("weight", "x r m", (FLOAT,), _weight)
+weight_fast = _binary("weight_fast", (FLOAT,), _weight_fast)
 
 lt = _binary("lt", (FLOAT, INT, BOOL), _compare("<"), mask=True)
 le = _binary("le", (FLOAT, INT, BOOL), _compare("<="), mask=True)

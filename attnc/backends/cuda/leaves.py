@@ -24,15 +24,10 @@ class Spelling(Speller):
         self.elements: dict[str, str] = {}
         self._narrow: dict[Node, bool] = {}
 
-    def spell(self, x: Node, user: Scope | None = None) -> str:
-        """The text of x; where roles have 16 bits the weights of a softmax take the hardware's power of two."""
-        power = x.op == "weight" and x.operands[0].op == "sub" and self.ctx.types.tensor_cores
-        if power and x not in self.scope(x).names:
-            return f"weight_fast({self.spell(x.operands[0], user)})"
-        return super().spell(x, user)
-
     def combine(self, x: Node, operands: list[str]) -> str:
-        """The text of an op; integers of 32 bits are made wider before they overflow."""
+        """The text of an op: integers of 32 bits are made wider before they overflow; weights of 16-bit roles use the hardware's power."""
+        if x.op == "weight" and self.ctx.types.tensor_cores:  # 2**(masked - r) is 0 by itself
+            return f"weight_fast({operands[0]}, {operands[1]})"
         if x.dtype == "int" and not self.narrow(x):
             numbers = [n for n, y in enumerate(x.operands) if y.dtype == "int"]
             if numbers and all(self.narrow(x.operands[n]) for n in numbers):

@@ -11,6 +11,7 @@ from attnc.passes.bound.integers import absolute, choice, ends_of, extremes, gat
 from attnc.passes.fold import op
 
 SLACK = const(2.0**-16)
+LEAST_NORMAL = 2.0**-126
 INF, MINUS, NIL, UNIT = const(math.inf), const(-math.inf), const(0.0), const(1.0)
 
 
@@ -120,6 +121,12 @@ def _rising(name: str, limited: bool) -> Rule:
     return _one(lambda a: _made(op(name, a.low), op(name, a.high), a.nan, limited and a.finite))
 
 
+def _weight(box: Box, x: Node) -> Interval | None:
+    """0, or a power of at least the least normal number."""
+    power = _rising("exp2", False)(box, node("exp2", node("sub", *x.operands[:2])))
+    return power and Interval(NIL, op("maximum", power.high, const(LEAST_NORMAL)), power.nan)
+
+
 def _logarithm(name: str, pole: float) -> Rule:
     """Defined above the pole, -inf at it, NaN below."""
 
@@ -166,7 +173,7 @@ RULES: dict[str, Rule] = {
     "add": _two(_add), "sub": _two(lambda a, b: _add(a, _neg(b))), "mul": _two(_mul), "div": _two(_div), "pow": _two(_pow),
     "floordiv": _two(_floordiv), "mod": _two(_mod), "minimum": extremes("minimum"), "maximum": extremes("maximum"),
     "neg": _one(_neg), "abs": absolute, "sign": sign, "floor": _one(_floor), "where": choice, "cast": _cast, "gather": gather,
-    "exp": _rising("exp", False), "exp2": _rising("exp2", False), "weight": _rising("weight", False),
+    "exp": _rising("exp", False), "exp2": _rising("exp2", False), "weight": _weight,
     "tanh": _rising("tanh", True), "sigmoid": _rising("sigmoid", True), "erf": _rising("erf", True),
     "log": _logarithm("log", 0.0), "log2": _logarithm("log2", 0.0), "log1p": _logarithm("log1p", -1.0),
     "sqrt": _one(_sqrt), "rsqrt": _one(_rsqrt), "sin": _one(_wave), "cos": _one(_wave),

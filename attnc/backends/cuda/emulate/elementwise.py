@@ -17,7 +17,6 @@ BOOL, INT32, FLOAT32, FLOAT64 = (LETTERS[letter] for letter in "prfd")
 _RANK = (BOOL, INT32, INT64, FLOAT32)
 _KINDS = "bif"
 _TINY = np.finfo(np.float32).tiny
-_LOG2_E = np.float32(1.4426950408889634)
 LEAST = np.int64(-(2**63))
 
 Rule = Callable[..., Any]
@@ -124,12 +123,13 @@ def fast_rcp(x: Any) -> Value:
     return Value(_flush(np.float32(1) / _flush(convert(x, "f"))))
 
 
-def _weight_fast(x: Any) -> Value:
-    return fast_ex2(Value(convert(x, "f") * _LOG2_E))
+def _weight_fast(x: Any, r: Any) -> Value:
+    return fast_ex2(Value(convert(x, "f") - convert(r, "f")))
 
 
 _REFERENCE: tuple[tuple[str, int, str, bool], ...] = (  # names, operands, kinds, whether the result is a boolean
-    ("exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor weight", 1, "f", False),
+    ("exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor", 1, "f", False),
+    ("weight", 3, "f", False),
     ("neg abs sign", 1, "if", False),
     ("add sub mul floordiv mod minimum maximum", 2, "if", False),
     ("div", 2, "f", False),
