@@ -107,4 +107,6 @@ _TABLE: list[Op] = [
     Op("attend", 2, _same("float"), lambda axes, attrs: _union(axes, attrs) - {"j"}),
 ]
 
+LONGEST = 2**31 - 1  # entries of an axis, so that sums of indices need no check for overflow
+
 OPS: dict[str, Op] = {op.name: op for op in _TABLE}

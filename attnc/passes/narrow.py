@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from attnc.ir.graph import Node, const, topological
+from attnc.ir.ops import LONGEST
 from attnc.passes.ranges import ANY_BOOL, ANY_FLOAT, ANY_INT, Range, Ranges
 
 SMALL = 2**20
-LONGEST = 2**31 - 1  # of any sequence
 INT32 = Range(-(2**31), 2**31 - 1)
 COMPARISONS = ("lt", "le", "eq", "ne")
 ANY = {"bool": ANY_BOOL, "int": ANY_INT, "float": ANY_FLOAT}

@@ -12,11 +12,10 @@ from attnc.dsl.place import here
 from attnc.dsl.signature import Operand, Signature, fits
 from attnc.errors import AttncError, DTypeError, GradientError, OperandError, ShapeError
 from attnc.interp import Inputs
-from attnc.ir.ops import INDEX_AXES, Kind
+from attnc.ir.ops import INDEX_AXES, LONGEST, Kind
 from attnc.runtime.arrays import View, numpy_dtype, view
 
 _FLOATS = {("f", 2): "float16", ("f", 4): "float32", ("f", 8): "float64"}  # by kind and size: dtype.name is slow
-LONGEST = 2**31 - 1  # so that sums of indices need no check for overflow
 _EXTENT_OF = {"b": "batch", "h": "heads", "i": "q_len", "j": "kv_len", "d": "d", "e": "e"}
 Array = np.ndarray[Any, Any]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from attnc.ir.graph import Node, const, node, topological
+from attnc.ir.ops import LONGEST
 from attnc.passes.fold import op
 from attnc.passes.ranges import Range, Ranges
 
 MODEST = 2**28  # what unbounded values in arithmetic are assumed to lie within
-LONGEST = 2**31  # positions, lengths, heads
 SAFE = 2**60  # sums of a few such numbers do not overflow
 Form = dict[Node | None, int]  # atom -> factor; None: the constant
 

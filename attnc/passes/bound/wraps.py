@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from attnc.ir.graph import Node, const, topological
-from attnc.passes.bound.affine import LONGEST, Magnitudes, affine, is_uniform, plus, total
+from attnc.ir.ops import LONGEST
+from attnc.passes.bound.affine import Magnitudes, affine, is_uniform, plus, total
 from attnc.passes.bound.box import I, J
 from attnc.passes.cuts import Cut
 from attnc.passes.fold import op
