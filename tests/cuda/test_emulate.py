@@ -17,7 +17,7 @@ from attnc.backends.cuda.emulate import Memory, launch, names
 
 BF16, F16 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
 INTERFACE = """
-    thread block blocks registers shared device barrier barrier_or warp_sync ldmatrix ldmatrix_t mma_bf16 mma_f16
+    thread block blocks registers shared unrolled device barrier barrier_or warp_sync ldmatrix ldmatrix_t mma_bf16 mma_f16
     copy16 copy_commit copy_wait shuffle_f shuffle_r shuffle_l vote_any load_shared_f load_shared_r load_shared_h load_shared_4
     store_shared_f store_shared_r store_shared_h store_shared_4 load_f32 load_f64 load_i64 load_i32 load_r128
     load_bf16 load_f16 load_i8 load_u8 load_i16 store_f32_if store_h_if store_r_if store_l_if store_d_if store_r128_if

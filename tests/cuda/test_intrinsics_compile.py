@@ -124,9 +124,38 @@ def kernel(q, first, last, shift, unit):
     store_l_if(thread() == 0, q, box_last(first, last, shift, (3, unit), 8))
     store_l_if(thread() == 0, q + 8, box_last(first, last, shift, (unit,), 0))
 """
+# A body as long as this one's Numba reaches by a longer jump; an exit in the middle; a division too large for NVVM's taste.
+UNROLLED = """
+def kernel(p, q, n):
+    found = registers((8, 2, 8), "l")
+    for x in unrolled(8):
+        for e in unrolled(2):
+            for y in unrolled(8):
+                found[x, e, y] = x
+    while n > 0:
+        for x in unrolled(8):
+            if n == 5 * x:
+                continue
+            for e in unrolled(2):
+                for y in unrolled(8):
+                    t = floordiv(n + y, found[x, e, y])
+                    u = mod(n - y, found[x, e, y])
+                    LONG
+                    found[x, e, y] = u + found[y, e, x]
+        n = n >> 1
+    total = 0
+    for x in unrolled(8):
+        if n + x > 700:
+            break
+        for e in unrolled(2):
+            for y in unrolled(8):
+                total = total ^ found[x, e, y]
+    store_l_if(thread() == 0, q, total)
+""".replace("LONG", "\n                    ".join(f"u = u + (t >> {k}) * n" for k in range(1, 12)))
 KERNELS = {
     "tensor cores": TENSOR_CORES, "memory": MEMORY, "floats": FLOATS, "integers": INTEGERS, "searches": SEARCHES,
     "searches of rows": SEARCHES_OF_ROWS, "device": DEVICE, "boxes": BOXES,
+    "unrolled": UNROLLED,
 }  # fmt: skip
 ALL = [name for names in ptx.names().values() for name in names]
 
@@ -188,6 +217,34 @@ def test_kernels_compile(name: str) -> None:
             missing = [op for op in opcodes(row.text) if not re.search(rf"\b{re.escape(op)}\b", text)]
             assert not missing, f"{row.name}: no {missing}"
     assert not re.search(r"\bcall\b", text), "a device function is not inlined"
+
+
+@numba_cuda
+def test_loops_that_nvvm_would_keep_are_unrolled() -> None:
+    text, _ = compiled(with_imports(UNROLLED))
+    kept, _ = compiled(with_imports(UNROLLED.replace(" unrolled(", " range(")))
+    assert ".local" in kept and ".local" not in text
+
+
+COUNTED = """
+def kernel(p):
+    total = 0
+    for x in unrolled(5):
+        for y in unrolled(3):
+            if y == 1:
+                continue
+            total = 10 * total + x + y
+        if x == 2:
+            break
+    for x in unrolled(0):
+        total = 0
+    store_l_if(True, p, total)
+"""
+
+
+@numba_cuda
+def test_unrolled_loops_count() -> None:
+    assert stored(compiled(with_imports(COUNTED))[0]) == [21324]
 
 
 @numba_cuda
@@ -266,7 +323,7 @@ def test_meaning_of_constants() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "load_f32(scalar(n))", "copy_wait(n)", 'registers((2, n), "f")', 'registers(2, "h")', "resize(n, 16)",
+        "load_f32(scalar(n))", "copy_wait(n)", "for _ in unrolled(n): pass", 'registers((2, n), "f")', 'registers(2, "h")', "resize(n, 16)",
         "resize(scalar(n), 32)", "where(n, 1, 2)", "and_(scalar(n), 1)", "exp(n)", "add(p, q, n)", "vote_any(n)", "thread(n)", "load_f32()",
     ],
 )  # fmt: skip

@@ -32,9 +32,9 @@ def spelling(ctx: Context, graph: Node, feature: str = "", *outer: Scope) -> Spe
     return found
 
 
-def indices(ctx: Context, *graphs: Node) -> None:
-    """The indices of a thread's element, as far as the graphs read them."""
-    read = {x["name"] for x in topological(graphs) if x.op == "index"}
+def indices(ctx: Context, graph: Node, asked: str = "ij") -> None:
+    """The indices of a thread's element, as far as they are asked for and the graph reads them."""
+    read = {x["name"] for x in topological([graph]) if x.op == "index" and x["name"] in asked}
     if "i" in read:
         ctx.out.line("i = resize(i0 + first_row + 16 * rt + 8 * hf, 32)")
     if "j" in read:
@@ -113,10 +113,15 @@ class Body:
 
     def _map(self, s: Map, live: bool) -> None:
         ctx = self.ctx
-        with ctx.rows():
-            outer = Scope(ctx.out.place(), lambda x: "j" not in x.axes and not feature_axes(x))
-            with ctx.keys():
-                indices(ctx, s.graph)
+        # What is the same for all queries or keys of a thread is computed once for them, not left to the compiler to find.
+        by_key = any(x.operands and "j" in x.axes and "i" not in x.axes for x in topological([s.graph]))
+        own, loops = ("i", (ctx.keys, ctx.rows)) if by_key else ("j", (ctx.rows, ctx.keys))
+        with loops[0]():
+            if by_key:
+                indices(ctx, s.graph, "j")
+            outer = Scope(ctx.out.place(), lambda x: own not in x.axes and not feature_axes(x))
+            with loops[1]():
+                indices(ctx, s.graph, "i" if by_key else "ij")
                 speller = spelling(ctx, s.graph, "", outer)
                 text = speller.spell(s.graph)
                 kind = speller.kind(s.graph)

@@ -51,6 +51,8 @@ def compile_cubin(source: str, path: str, threads: int, target: CudaTarget) -> C
 
 def _modules(tools: Toolchain, function: Any, threads: int, target: CudaTarget) -> list[str]:
     """LLVM IR of the kernel and of all it calls."""
+    from attnc.backends.cuda.unroll import unroll  # imports llvmlite
+
     types = tools.types
     arguments = (types.int64,) * len(inspect.signature(function).parameters)
     # Features such as the "a" of sm_90a are named to NVVM below; Numba needs the capability alone.
@@ -61,6 +63,9 @@ def _modules(tools: Toolchain, function: Any, threads: int, target: CudaTarget) 
     kernel.name = ENTRY  # Numba's name counts the functions compiled so far; equal sources shall give equal bytes
     tools.compiler.kernel_fixup(kernel, False)
     tools.nvvm.set_launch_bounds(kernel, (threads, 1))
+    for module in library.modules:
+        for each in module.functions:
+            unroll(each)
     return list(library.llvm_strs)
 
 

@@ -150,13 +150,13 @@ class Context:
     @contextmanager
     def rows(self) -> Iterator[None]:
         """Loops over the queries of a thread."""
-        with self.out.block(f"for rt in range({self.schedule.tall}):"), self.out.block("for hf in range(2):"):
+        with self.out.block(f"for rt in unrolled({self.schedule.tall}):"), self.out.block("for hf in unrolled(2):"):
             yield
 
     @contextmanager
     def keys(self) -> Iterator[None]:
         """Loops over the keys of a thread."""
-        with self.out.block(f"for ct in range({self.schedule.keys // 8}):"), self.out.block("for e in range(2):"):
+        with self.out.block(f"for ct in unrolled({self.schedule.keys // 8}):"), self.out.block("for e in unrolled(2):"):
             yield
 
 

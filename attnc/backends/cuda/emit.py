@@ -213,7 +213,7 @@ class Sweep:
             else:
                 array = ctx.accumulator(s.name, s.feature)
                 count = ctx.vectors(1, s.feature).length // 8
-                with ctx.rows(), ctx.out.block(f"for ft in range({count}):"), ctx.out.block("for e in range(2):"):
+                with ctx.rows(), ctx.out.block(f"for ft in unrolled({count}):"), ctx.out.block("for e in unrolled(2):"):
                     ctx.out.line(f"{array}[rt, ft, 2 * hf + e] = {initial}")
 
     def _room(self, name: str, s: Load) -> None:

@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.cuda import types
+from numba.cuda import cgutils, types
 from numba.cuda.core import errors
 from numba.cuda.cudadrv.nvvm import ADDRSPACE_LOCAL, ADDRSPACE_SHARED
 from numba.cuda.cudaimpl import _generic_array
-from numba.cuda.extending import _intrinsic, intrinsic
+from numba.cuda.cudaimpl import registry as implementations
+from numba.cuda.extending import _intrinsic, core_models, intrinsic, register_model
 
 from attnc.backends.cuda.ptx import BY_NAME, Instruction
+from attnc.backends.cuda.unroll import MARK
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
@@ -193,6 +195,49 @@ def registers(typingctx: Any, shape: Any, kind: Any) -> Any:
         )
 
     return types.Array(dtype, len(sizes), "C")(shape, kind), codegen
+
+
+class Counter(types.SimpleIteratorType):
+    """Counts from 0 up to a constant, in int64, for a loop that is unrolled completely."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(f"unrolled({count})", types.int64)
+
+
+@register_model(Counter)
+class CounterModel(core_models.PrimitiveModel):
+    """The address of the next number."""
+
+    def __init__(self, models: Any, kind: Any) -> None:
+        super().__init__(models, kind, I64.as_pointer())
+
+
+@literal_intrinsic
+def unrolled(typingctx: Any, count: Any) -> Any:
+    """range(count) of a constant, whose loop leaves no counter behind; see `unroll.unroll`."""
+    if not isinstance(count, types.IntegerLiteral):
+        raise errors.TypingError(f"unrolled: a constant, not {count}")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return cgutils.alloca_once_value(builder, ir.Constant(I64, 0))
+
+    return Counter(count.literal_value)(count), codegen
+
+
+@implementations.lower("getiter", Counter)
+def itself(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """A counter is its own iterator."""
+    return args[0]
+
+
+@implementations.lower("iternext", Counter)
+def following(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """The number, and whether the loop goes on; `unroll.unroll` counts."""
+    pair, number = context.make_helper(builder, sig.return_type), builder.load(args[0])
+    number.set_metadata(MARK, builder.module.add_metadata([]))
+    pair.first, pair.second = number, builder.icmp_signed("<", number, ir.Constant(I64, sig.args[0].count))
+    return pair._getvalue()
 
 
 @intrinsic

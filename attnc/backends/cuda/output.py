@@ -31,7 +31,7 @@ def store(ctx: Context, s: Store) -> None:
     n = ctx.features[s.feature]
     length = ctx.vectors(1, s.feature).length
     cells = [x for x in topological([s.graph]) if x.op == "value" and "i" in x.axes and feature_axes(x)]
-    with ctx.rows(), ctx.out.block(f"for ft in range({length // 8}):"):
+    with ctx.rows(), ctx.out.block(f"for ft in unrolled({length // 8}):"):
         indices(ctx, s.graph)
         ctx.out.line("r, f = first_row + 16 * rt + 8 * hf, 8 * ft + first_key")
         texts = [_element(ctx, s.graph, cells, e) for e in range(2)]

@@ -22,11 +22,11 @@ def dot(ctx: Context, s: Dot) -> None:
     row = f"({16 * ctx.schedule.tall} * warp + (lane & 15))"
     out.line(f"{from_row} = {shared.matrix(rows, rows.base, row, '(lane >> 4)')}")
     out.line(f"{from_key} = {shared.matrix(keys, keys.base, '((lane & 7) + (lane >> 4) * 8)', '(lane >> 3 & 1)')}")
-    with out.block(f"for kk in range({rows.shape.length // 16}):"):
-        with out.block(f"for rt in range({ctx.schedule.tall}):"):
+    with out.block(f"for kk in unrolled({rows.shape.length // 16}):"):
+        with out.block(f"for rt in unrolled({ctx.schedule.tall}):"):
             place = f"{shared.step(rows, from_row, 'kk')} + rt * {16 * rows.shape.width}"
             out.line(f"{_parts(a)} = ldmatrix({place})")
-        with out.block(f"for n in range({ctx.schedule.keys // 16}):"):
+        with out.block(f"for n in unrolled({ctx.schedule.keys // 16}):"):
             out.line(f"b0, b1, b2, b3 = ldmatrix({shared.step(keys, from_key, 'kk')} + n * {16 * keys.shape.width})")
             _mma(ctx, target, a)
 
@@ -37,7 +37,7 @@ def dot_acc(ctx: Context, s: DotAcc) -> None:
     target, weights = ctx.accumulator(s.accumulator, s.feature), ctx.arrays[s.weights]
     features = values.shape.length // 8
     if s.scale is not None:
-        with ctx.rows(), out.block(f"for ft in range({features}):"), out.block("for e in range(2):"):
+        with ctx.rows(), out.block(f"for ft in unrolled({features}):"), out.block("for e in unrolled(2):"):
             element = f"{target}[rt, ft, 2 * hf + e]"
             out.line(f"{element} = mul({ctx.arrays[s.scale]}[rt, hf], {element})")
     if not ctx.types.tensor_cores:
@@ -46,19 +46,19 @@ def dot_acc(ctx: Context, s: DotAcc) -> None:
     a = ctx.registers("a", (tall, 4), "r")
     start = ctx.names.fresh(f"{s.values}_at")
     out.line(f"{start} = {shared.matrix(values, values.base, '(lane & 15)', '(lane >> 4)')}")
-    with out.block(f"for kk in range({ctx.schedule.keys // 16}):"):
-        with out.block(f"for rt in range({tall}):"):
+    with out.block(f"for kk in unrolled({ctx.schedule.keys // 16}):"):
+        with out.block(f"for rt in unrolled({tall}):"):
             for n in range(4):
                 pair = [f"{weights}[rt, 2 * kk + {n // 2}, {2 * (n % 2) + e}]" for e in range(2)]
                 out.line(f"{a}[rt, {n}] = pack_{ctx.types.short}({', '.join(pair)})")
-        with out.block(f"for n in range({features // 2}):"):
+        with out.block(f"for n in unrolled({features // 2}):"):
             out.line(f"b0, b1, b2, b3 = ldmatrix_t({shared.step(values, start, 'n')} + kk * {16 * values.shape.width})")
             _mma(ctx, target, a)
 
 
 def _clear(ctx: Context, target: str, columns: int) -> None:
     out = ctx.out
-    with ctx.rows(), out.block(f"for ct in range({columns}):"), out.block("for e in range(2):"):
+    with ctx.rows(), out.block(f"for ct in unrolled({columns}):"), out.block("for e in unrolled(2):"):
         out.line(f"{target}[rt, ct, 2 * hf + e] = 0.0")
 
 
@@ -68,7 +68,7 @@ def _parts(a: str) -> str:
 
 def _mma(ctx: Context, target: str, a: str) -> None:
     """Two column tiles, 2 n and 2 n + 1, of every row tile."""
-    with ctx.out.block(f"for rt in range({ctx.schedule.tall}):"):
+    with ctx.out.block(f"for rt in unrolled({ctx.schedule.tall}):"):
         for n, b in enumerate(("b0, b1", "b2, b3")):
             ctx.out.line(f"ct = 2 * n + {n}" if n else "ct = 2 * n")
             cells = ", ".join(f"{target}[rt, ct, {e}]" for e in range(4))
@@ -103,7 +103,7 @@ def _dot_acc_float(ctx: Context, target: str, weights: str, values: Tile) -> Non
         with ctx.rows():
             out.line(f"{p}[rt, hf] = shuffle_f({weights}[rt, ct, 2 * hf + e], turn)")
         out.line("key = 8 * ct + 2 * (quad ^ turn) + e")
-        with out.block(f"for ft in range({values.shape.length // 8}):"), out.block("for c in range(2):"):
+        with out.block(f"for ft in unrolled({values.shape.length // 8}):"), out.block("for c in unrolled(2):"):
             place = f"{values.base} + {shared.offset(values, 'key', '(8 * ft + first_key + c)')}"
             out.line(f"value = load_shared_f({place})")
             with ctx.rows():

@@ -126,7 +126,7 @@ TABLE: tuple[Instruction, ...] = (
 BY_NAME = {row.name: row for row in TABLE}
 
 # What `intrinsics` adds to the table: the place in the grid, storage, and Python functions that kernels call.
-BUILT = ("thread", "block", "blocks", "registers", "shared", "device")
+BUILT = ("thread", "block", "blocks", "registers", "shared", "unrolled", "device")
 
 ELEMENTWISE = (
     "neg", "abs", "sign", "exp", "exp2", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "sqrt", "rsqrt", "sin", "cos",

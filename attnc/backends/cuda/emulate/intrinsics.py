@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from attnc.backends.cuda.emulate.fragments import (
 from attnc.backends.cuda.emulate.memory import Memory
 from attnc.backends.cuda.emulate.registers import Registers
 from attnc.backends.cuda.emulate.shared import BASE, SharedMemory
-from attnc.backends.cuda.emulate.values import LETTERS, Data, Value, convert, operand, spread
+from attnc.backends.cuda.emulate.values import LETTERS, Data, Value, convert, counters, operand, spread
 
 Array = np.ndarray[Any, Any]
 
@@ -72,6 +72,12 @@ def _copy_wait(block: Block, pending: Any) -> None:
     if type(pending) is not int or pending not in range(4):
         raise Fault(f"copy_wait({pending}): the groups still pending must be a constant of 0..3")
     block.shared.wait(pending)
+
+
+def _unrolled(block: Block, count: Any) -> Iterator[Value]:
+    if type(count) is not int:
+        raise Fault(f"unrolled({count}): how often must be a constant")
+    return counters(count)
 
 
 def _shuffle(letter: str) -> Rule:
@@ -182,6 +188,7 @@ RULES: dict[str, Rule] = {
     "blocks": lambda block: Value(np.int32(block.grid)),
     "device": _device,
     "registers": lambda block, shape, kind: Registers(shape, kind),
+    "unrolled": _unrolled,
     "shared": lambda block: Value(np.int32(BASE)),
     "barrier": _barrier,
     "barrier_or": _barrier_or,
