@@ -37,37 +37,46 @@ def pack(
     layout: Layout, inputs: Inputs, outputs: Sequence[Output], compute: str, lanes: int
 ) -> tuple[bytearray, list[Array]]:
     """The block of a call, and the arrays that it points to."""
+    roles = {role: _unit_features({"q": inputs.q, "k": inputs.k, "v": inputs.v}[role]) for role in layout.roles}
+    tables = {
+        table.name: _table(table, np.asarray(inputs.operands[table.name]), compute, lanes) for table in layout.tables
+    }
+    rooms = [np.empty(summary_words(tables[name].shape, axis), np.int64) for name, axis in layout.searches]
+    block = fill(layout, inputs, roles, outputs, tables, [address(x) for x in rooms])
+    return block, [*roles.values(), *tables.values(), *rooms]
+
+
+def fill(
+    layout: Layout,
+    inputs: Inputs,
+    roles: Mapping[str, Array],
+    outputs: Sequence[Output],
+    tables: Mapping[str, Array],
+    rooms: Sequence[int],
+) -> bytearray:
+    """The block of a call on arrays that lie as the kernel reads them; rooms: addresses of the summaries. Reads no array."""
     extents = inputs.extents
     values: list[Any] = [0, 0, 0, *(extents[name] for name in ("batch", "heads", "q_len", "kv_len", "group"))]
-    keep: list[Array] = []
     for role in layout.roles:
-        x = {"q": inputs.q, "k": inputs.k, "v": inputs.v}[role]
-        x = _unit_features(x)
-        keep.append(x)
+        x = roles[role]
         batch, head, length, _ = x.strides
         values += [address(x), batch if x.shape[0] > 1 else 0, head, length]
     for out in outputs:
         values += [out.address, *out.strides]
-    shapes: dict[str, tuple[int, ...]] = {}
     for table in layout.tables:
-        x = _table(table, np.asarray(inputs.operands[table.name]), compute, lanes)
-        keep.append(x)
+        x = tables[table.name]
         strides = [s // x.itemsize if n > 1 else 0 for s, n in zip(x.strides, x.shape, strict=True)]
         if table.features:
             strides[-1] = 1
         values += [address(x), *strides, *x.shape]
-        shapes[table.name] = x.shape
-    for name, axis in layout.searches:
-        room = np.empty(summary_words(shapes[name], axis), np.int64)
-        keep.append(room)
-        values.append(address(room))
+    values += rooms
     codes = ["q"] * len(values)
     for name, kind in layout.scalars:
         values.append(float(inputs.operands[name]) if kind == "float" else int(inputs.operands[name]))
         codes.append("d" if kind == "float" else "q")
     block = bytearray(8 * len(values))
     struct.pack_into("=" + "".join(codes), block, 0, *values)
-    return block, keep
+    return block
 
 
 def summary_words(shape: tuple[int, ...], axis: int) -> int:

@@ -1,0 +1,81 @@
+"""Launches the kernels of an executable on an argument block. Knows nothing of tracing, compiling, or arrays.
+
+Every argument is one 64-bit word by value. The words of a call stand in one block in the order of the layout; each kernel is
+given pointers to its own. The driver copies them while it launches, so a block serves again with other addresses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+
+from attnc.backends.arguments import Layout
+from attnc.backends.cuda.load import Loaded
+from attnc.backends.launch import summary_words
+from attnc.dsl.place import here
+from attnc.errors import ShapeError
+
+LARGEST_GRID = 2**31 - 1
+
+
+class Call:
+    """An argument block, and the launches that read it; `launch` may be called again, and by several threads."""
+
+    def __init__(
+        self, loaded: Loaded, block: bytes | bytearray, extents: Mapping[str, int], tables: Mapping[str, Sequence[int]]
+    ) -> None:
+        """block: of the executable's layout. extents: batch, heads, q_len. tables: the shapes of the operand tables.
+
+        ShapeError: more blocks than a launch can have.
+        """
+        executable = loaded.executable
+        self.loaded = loaded
+        self.words = (ctypes.c_int64 * (len(block) // 8)).from_buffer(bytearray(block))
+        base, numbers = ctypes.addressof(self.words), executable.layout.words
+        self._pointers = []
+        steps = []
+        for stage, function in zip(executable.stages, loaded.functions, strict=True):
+            grid = executable.blocks(stage, extents, tables)
+            if grid > LARGEST_GRID:
+                raise ShapeError(
+                    f"a launch of {grid} blocks",
+                    where=here(),
+                    cause=f"CUDA launches at most {LARGEST_GRID}; batch, heads and queries are {dict(extents)}",
+                    cure="split the call along the batch or the heads",
+                )
+            pointers = (ctypes.c_void_p * len(stage.parameters))(*(base + 8 * numbers[x] for x in stage.parameters))
+            self._pointers.append(pointers)
+            if grid:
+                places = ctypes.addressof(pointers)
+                steps.append((function, grid, stage.threads, stage.shared_bytes, places))
+        self._steps = tuple(steps)
+        self._lock = threading.Lock()
+        cuda = loaded.gpu.api.cuda
+        self._kernel, self._get, self._set = cuda.driver.launchKernel, cuda.runtime.getDevice, cuda.runtime.setDevice
+
+    def launch(self, stream: int, changes: Iterable[tuple[int, int]] = ()) -> None:
+        """Launch all stages on a stream of the device, after some words (number, value) were replaced.
+
+        Nothing is allocated, copied or waited for, so a stream that captures a graph can be given.
+        """
+        number = self.loaded.gpu.number
+        before = self._get()
+        self._set(number)  # even where it is current already: a new thread has no context yet
+        try:
+            with self._lock:
+                for word, value in changes:
+                    self.words[word] = value
+                for function, grid, threads, shared, places in self._steps:
+                    self._kernel(function, grid, 1, 1, threads, 1, 1, shared, stream, places, 0)
+        finally:
+            if before != number:
+                self._set(before)
+
+
+def scratch_words(layout: Layout, tables: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The device memory that a call needs besides its arrays: the word that takes its address, and its length in int64.
+
+    tables: the shapes of the operand tables.
+    """
+    return {f"t_{name}_sum{axis}": summary_words(tuple(tables[name]), axis) for name, axis in layout.searches}
