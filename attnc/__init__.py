@@ -43,7 +43,7 @@ _FUNCTIONS = [
 ]
 _HOME = {
     **dict.fromkeys(_FUNCTIONS, "attnc.dsl.functions"),
-    "attention": "attnc.variant", "Attention": "attnc.variant", "from_flex": "attnc.variant",
+    "attention": "attnc.variant", "Attention": "attnc.variant", "from_flex": "attnc.flex",
     "Tensor": "attnc.dsl.signature", "Const": "attnc.dsl.signature",
     "AttncError": "attnc.errors", "MultiHead": "attnc.multihead",
     "set_num_threads": "attnc.backends.cpu.threads", "get_num_threads": "attnc.backends.cpu.threads",

@@ -11,16 +11,18 @@ import numpy as np
 from attnc.backends.arguments import Layout
 from attnc.backends.cpu import threads
 from attnc.backends.cpu.kernel import Kernel
-from attnc.backends.launch import Output, pack
+from attnc.backends.launch import pack
+from attnc.backends.outputs import place, shape, whole
 from attnc.compile import Compiled
 from attnc.dsl.place import here
 from attnc.errors import OutputError
 from attnc.interp import Array
-from attnc.ir.graph import Graph, Node
+from attnc.ir.graph import Graph
 from attnc.passes.expand import feature_axes
 from attnc.runtime import arrays
 from attnc.runtime.binding import Bound, as_numpy
 from attnc.runtime.out import check_out
+from attnc.tile.program import Program
 
 SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it brings
 
@@ -30,6 +32,8 @@ class Prepared(Protocol):
 
     @property
     def graph(self) -> Graph: ...
+    @property
+    def program(self) -> Program: ...
     @property
     def layout(self) -> Layout: ...
     @property
@@ -66,14 +70,16 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
     dtypes = [bound.dtype] * len(graph.outputs)
     if prepared.lse:
         dtypes[-1] = compute
-    given = None if out is None else _check(out, prepared, bound)
+    given = None if out is None else check_output(out, prepared, bound)
     kind = "numpy" if isinstance(like, np.ndarray) else arrays.view(like, "Q").kind
-    made = [arrays.empty(kind, _shape(bound, x), dtype) for x, dtype in zip(graph.outputs, dtypes, strict=True)]
+    made = [
+        arrays.empty(kind, shape(bound, feature_axes(x)), dtype) for x, dtype in zip(graph.outputs, dtypes, strict=True)
+    ]
     if given is not None and _whole_rows(given):
         made[0] = (out, given)
     launch = None
     if all(math.prod(view.shape) for _, view in made):
-        places = [_place(view, bound) for _, view in made]
+        places = [place(bound, view.address, view.strides) for _, view in made]
         block, keep = pack(kernel.layout, bound.inputs, places, compute, schedule.width)
         launch = Launch(kernel, block, _workers(bound, schedule.rows))
         kernel.run(block, launch.workers)
@@ -82,10 +88,10 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
         as_numpy(out, "out")[...] = as_numpy(made[0][0], "out")
         made[0] = (out, given)
     outputs = tuple(x if x is out else arrays.finish(like, x) for x, _ in made)
-    return Result(outputs, [_full(as_numpy(x, "out"), bound) for x, _ in made], dtypes, bound, graph, launch)
+    return Result(outputs, [whole(bound, as_numpy(x, "out")) for x, _ in made], dtypes, bound, graph, launch)
 
 
-def _check(out: Any, prepared: Prepared, bound: Bound) -> arrays.View:
+def check_output(out: Any, prepared: Prepared, bound: Bound) -> arrays.View:
     """The caller's array for the one output. Raises what `check_out` raises, and OutputError where there are several."""
     outputs = prepared.graph.outputs
     if len(outputs) - prepared.lse != 1:
@@ -97,38 +103,12 @@ def _check(out: Any, prepared: Prepared, bound: Bound) -> arrays.View:
         )
     tables = [x for x in bound.inputs.operands.values() if isinstance(x, np.ndarray)]
     inputs = [bound.inputs.q, bound.inputs.k, bound.inputs.v, *tables]
-    return check_out(out, "out", _shape(bound, outputs[0]), bound.dtype, inputs)
+    return check_out(out, "out", shape(bound, feature_axes(outputs[0])), bound.dtype, inputs)
 
 
 def _whole_rows(view: arrays.View) -> bool:
     """Whether the last axis is contiguous, as kernels write it."""
     return view.shape[-1] < 2 or view.strides[-1] == arrays.ITEMSIZE[view.dtype]
-
-
-def _shape(bound: Bound, x: Node) -> tuple[int, ...]:
-    """The shape of an output in the caller's rank and layout."""
-    extents = bound.inputs.extents
-    features = [bound.features[f] for f in feature_axes(x)]
-    if bound.layout == "blhd" and features:
-        shape = [extents["batch"], extents["q_len"], extents["heads"], *features]
-    else:
-        shape = [extents["batch"], extents["heads"], extents["q_len"], *features]
-    return tuple(shape[4 - bound.rank :])
-
-
-def _place(view: arrays.View, bound: Bound) -> Output:
-    """Address and strides of an output by batch, head and row."""
-    featured = len(view.shape) == bound.rank
-    order = "bih" if bound.layout == "blhd" and featured and bound.rank > 2 else "bhi"
-    lengths = dict(zip(order[4 - bound.rank :], view.strides, strict=False))
-    return Output(view.address, (lengths.get("b", 0), lengths.get("h", 0), lengths["i"]))
-
-
-def _full(x: Array, bound: Bound) -> Array:
-    """An output as a NumPy array (B,H,L[,F])."""
-    featured = x.ndim == bound.rank
-    x = x.reshape((1,) * (4 - bound.rank) + x.shape)
-    return x.transpose(0, 2, 1, 3) if bound.layout == "blhd" and featured else x
 
 
 def _workers(bound: Bound, rows: int) -> int:

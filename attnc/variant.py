@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,8 @@ from attnc.dsl.signature import signature
 from attnc.dsl.trace import trace
 from attnc.errors import OutputError, ShapeError, TraceError, UnsupportedError
 from attnc.interp import interpret
-from attnc.ir.graph import Graph, node
+from attnc.ir.graph import Graph
+from attnc.lse import with_lse as with_lse
 from attnc.runtime.binding import Bound, as_numpy, bind
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from attnc.blocks import BlockMap
     from attnc.call import Result
     from attnc.compile import Compiled, Problem, Stage
+    from attnc.device_call import DeviceCalls
     from attnc.tile.program import Program
     from attnc.verification import Report
 
@@ -44,8 +46,9 @@ class Attention:
     """One attention variant.
 
     Call it, or its methods, with Q (B,Hq,Lq,D), K (B,Hkv,Lk,D), V (B,Hkv,Lk,Dv), all float16, bfloat16, float32 or float64,
-    NumPy arrays or PyTorch CPU tensors, and the operands by name. B of K and V may be 1, Hq a multiple of Hkv. Inputs of rank
-    3 and 2 mean B = 1 and B = H = 1; layout="blhd" means (B, L, H, D).
+    NumPy arrays or PyTorch tensors, and the operands by name. B of K and V may be 1, Hq a multiple of Hkv. Inputs of rank
+    3 and 2 mean B = 1 and B = H = 1; layout="blhd" means (B, L, H, D). Calls, `verify` and `reference` also take arrays on a
+    GPU: PyTorch's, CuPy's, JAX's.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -59,6 +62,7 @@ class Attention:
         self._in_range: set[tuple[Any, ...]] = set()
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
         self._compiled: dict[tuple[Any, ...], Compiled] = {}
+        self._on_device: DeviceCalls | None = None
 
     def __repr__(self) -> str:
         return f"<attention {self.__name__}({', '.join(self.signature.roles)})>"
@@ -72,23 +76,33 @@ class Attention:
         return_lse: bool = False,
         out: Any = None,
         layout: str = "bhld",
+        device: Any = None,
         **operands: Any,
     ) -> Any:
         """Run the compiled kernel.
 
         Returns an array of q's kind and dtype, (B,Hq,Lq,Dv) in q's rank and layout, or a tuple where the variant returns one.
         With `return_lse` also the natural log of the softmax's denominator, (B,Hq,Lq) in at least float32. `out`: an array
-        for the (one) output, which is then returned.
+        for the (one) output, which is then returned. `device`: "cpu" or "cuda", where the arrays must be (an operand of the
+        variant that is called so goes first); not given: where they are.
 
         Raises:
             AttncError: a class of attnc.errors for each kind of bad input, before anything is computed.
         """
-        key = shortcut.key(q, k, v, return_lse, layout, operands) if out is None else None
+        if device is not None:
+            operands, device = self._device(device, operands)
+        key = shortcut.key(q, k, v, return_lse, layout, operands) if out is None and device is None else None
         known = self._shortcuts.get(key) if key is not None else None
         if known is not None:
             tuple_output, repeat = known
             return _given_back(repeat.run(q, k, v), tuple_output, return_lse)
+        if self._on_device is not None and out is None and device != "cpu":
+            again = self._on_device.again(q, k, v, return_lse, layout, operands)
+            if again is not None:
+                return _given_back(*again, return_lse)
         self._refuse_traced(q, k, v)
+        if (calls := self._device_calls(device, q, k, v)) is not None:
+            return _given_back(*calls.run(q, k, v, return_lse, layout, operands, out), return_lse)
         result = self._run(q, k, v, operands, layout, return_lse, out)
         if key is not None and (made := shortcut.shortcut(result)) is not None:
             if len(self._shortcuts) >= shortcut.LIMIT:
@@ -102,6 +116,21 @@ class Attention:
         bound = bind(self.signature, q, k, v, operands, layout)
         prepared = self._prepare(bound, lse)
         return run(prepared, self._kernel(prepared, bound), bound, q, out)
+
+    def _device(self, device: Any, operands: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """Operands, and where the call shall run."""
+        operands, chosen = self._apart({"device": device}, operands)
+        return operands, chosen.get("device")
+
+    def _device_calls(self, device: Any, q: Any, k: Any, v: Any) -> DeviceCalls | None:
+        """What calls with arrays on a GPU; None for a call on the CPU."""
+        from attnc.device_call import DeviceCalls, wanted
+
+        if not wanted(device, q, k, v):
+            return None
+        if self._on_device is None:
+            self._on_device = DeviceCalls(self.signature, self._prepare, self._problem)
+        return self._on_device
 
     def _refuse_traced(self, *args: Any) -> None:
         from attnc.dsl.expr import Expr
@@ -199,17 +228,32 @@ class Attention:
 
         Returns float64 arrays shaped like the variant's output, and with `return_lse` the lse (B,Hq,Lq), natural log.
         """
+        from attnc.backends.cuda.arrays import on_host
+        from attnc.backends.outputs import restore
+
+        q, k, v, operands = on_host(q), on_host(k), on_host(v), {name: on_host(x) for name, x in operands.items()}
         bound = bind(self.signature, q, k, v, operands, layout)
         graph = self._trace(bound)
         results = interpret(with_lse(graph) if return_lse else graph, bound.inputs)
-        return _given_back(tuple(restore(x, bound) for x in results), graph.tuple_output, return_lse)
+        return _given_back(tuple(restore(bound, x) for x in results), graph.tuple_output, return_lse)
 
     def verify(
-        self, q: Any, k: Any, v: Any, *, return_lse: bool = False, layout: str = "bhld", **operands: Any
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        return_lse: bool = False,
+        layout: str = "bhld",
+        device: Any = None,
+        **operands: Any,
     ) -> Report:
         """Run the kernel and the reference; the report says the largest error and what is allowed (docs/language.md)."""
         from attnc.verification import report
 
+        operands, device = self._device(device, operands)
+        if (calls := self._device_calls(device, q, k, v)) is not None:
+            return calls.verify(q, k, v, return_lse, layout, operands)
         result = self._run(q, k, v, operands, layout, return_lse, None)
         return report(result.bound_graph, result.bound.inputs, result.arrays, result.dtypes)
 
@@ -340,46 +384,6 @@ def _given_back(outputs: tuple[Any, ...], tuple_output: bool, lse: bool) -> Any:
     return outputs if tuple_output else outputs[0]
 
 
-def with_lse(graph: Graph) -> Graph:
-    """The graph with the lse of its one softmax as a further output."""
-    nodes = [x for x in graph.nodes() if x.op == "softmax"]
-    if len(nodes) != 1:
-        raise OutputError(
-            f"return_lse of {graph.name}",
-            where=here(),
-            cause=f"it has {len(nodes)} softmaxes; the lse is the log of one softmax's denominator",
-            cure="use return_lse with exactly one softmax",
-        )
-    (softmax,) = nodes
-    lse = node("lse", *softmax.operands, loc=softmax.loc, **dict(softmax.attrs))
-    return replace(graph, outputs=(*graph.outputs, lse))
-
-
-def restore(x: np.ndarray[Any, Any], bound: Bound) -> np.ndarray[Any, Any]:
-    """(B,H,L[,F]) back to the rank and layout of the call."""
-    if bound.layout == "blhd" and x.ndim == 4:
-        x = x.transpose(0, 2, 1, 3)
-    drop = 4 - bound.rank
-    return x.reshape(x.shape[drop:])
-
-
 def attention(function: Callable[..., Any]) -> Attention:
     """Make a variant of a function that states its formula (docs/language.md)."""
     return Attention(function)
-
-
-def from_flex(score_mod: Callable[..., Any] | None = None, mask_mod: Callable[..., Any] | None = None) -> Attention:
-    """A variant from FlexAttention's functions, written with operators and at.*.
-
-    score_mod(score, b, h, q_idx, kv_idx) -> score; mask_mod(b, h, q_idx, kv_idx) -> bool. Scores are scaled by 1/sqrt(D).
-    """
-    from attnc.dsl import functions as f
-
-    def flex(q, k, v, b, h, i, j):  # type: ignore[no-untyped-def]
-        score = f.dot(q, k) * f.rsqrt(f.size(q))
-        if score_mod is not None:
-            score = score_mod(score, b, h, i, j)
-        mask = None if mask_mod is None else mask_mod(b, h, i, j)
-        return f.softmax(score, where=mask) @ v
-
-    return Attention(flex)

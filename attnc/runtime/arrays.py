@@ -100,9 +100,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def _numpy(x: np.ndarray[Any, Any], name: str) -> View:
-    dtype = _NUMPY.get(x.dtype)
-    if dtype is None:
-        dtype = _NUMPY[x.dtype] = _uncommon(x.dtype, name)
+    dtype = dtype_name(x.dtype, name)
     if type(x) is not np.ndarray and isinstance(x, np.ma.MaskedArray):
         raise OperandError(
             f"`{name}` is a masked array",
@@ -111,6 +109,14 @@ def _numpy(x: np.ndarray[Any, Any], name: str) -> View:
             cure=f"pass {name}.filled(0), and the mask as an operand",
         )
     return View(_address(x), x.shape, x.strides, dtype, "numpy", x)
+
+
+def dtype_name(dtype: np.dtype[Any], name: str) -> str:
+    """The key of ITEMSIZE for NumPy's dtype of the argument called `name`. DTypeError where there is none."""
+    known = _NUMPY.get(dtype)
+    if known is None:
+        known = _NUMPY[dtype] = _uncommon(dtype, name)
+    return known
 
 
 def _address(x: np.ndarray[Any, Any]) -> int:
@@ -141,19 +147,24 @@ def _uncommon(dtype: np.dtype[Any], name: str) -> str:
 
 
 def _torch(x: Any, name: str, torch: Any) -> View:
-    if x.requires_grad and torch.is_grad_enabled():
-        raise GradientError(
-            f"`{name}` requires gradients",
-            where=f"argument {name}",
-            cause="attnc has no backward yet, and detaching in silence would train the wrong thing",
-            cure=f"where no gradient is wanted, pass {name}.detach() or call under torch.no_grad()",
-        )
     if not x.is_cpu:
         raise DeviceError(
             f"`{name}` is not in the host's memory",
             where=f"argument {name}",
             cause=f"it lies on {x.device}; this kernel runs on the CPU",
             cure=f"pass {name}.cpu()",
+        )
+    return torch_view(x, name, torch)
+
+
+def torch_view(x: Any, name: str, torch: Any) -> View:
+    """The View of a torch tensor on any device that has addresses. Raises what `view` raises."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise GradientError(
+            f"`{name}` requires gradients",
+            where=f"argument {name}",
+            cause="attnc has no backward yet, and detaching in silence would train the wrong thing",
+            cure=f"where no gradient is wanted, pass {name}.detach() or call under torch.no_grad()",
         )
     if x.layout is not torch.strided or x.is_neg() or x.is_conj():
         raise OperandError(

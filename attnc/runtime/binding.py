@@ -70,8 +70,13 @@ def as_numpy(x: Any, name: str) -> Array:
     found = view(x, name)
     if isinstance(x, np.ndarray):
         return x if type(x) is np.ndarray else x.view(np.ndarray)
-    array = np.asarray(_Memory(found))
-    return array.view(numpy_dtype("bfloat16")) if found.dtype == "bfloat16" else array
+    return over(found)
+
+
+def over(x: View) -> Array:
+    """A NumPy array over the memory of a View. Nothing is read: it may be a device's, for shapes and strides alone."""
+    array = np.asarray(_Memory(x))
+    return array.view(numpy_dtype("bfloat16")) if x.dtype == "bfloat16" else array
 
 
 def _float_name(x: Array) -> str:

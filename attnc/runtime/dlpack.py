@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from attnc.errors import DeviceError, DTypeError, UnsupportedError
 
 CPU_DEVICES = frozenset({1, 3, 11})  # kDLCPU and the pinned host memories of CUDA and ROCm: all readable from here
+CUDA_DEVICES = frozenset({2, 13})  # kDLCUDA and kDLCUDAManaged
 DEVICE_NAMES = {2: "cuda", 4: "opencl", 7: "vulkan", 8: "metal", 10: "rocm", 13: "cuda managed", 14: "oneapi"}
 
 # DLDataTypeCode -> prefix of the dtype's name; opaque handles, complex numbers and floats below 16 bits are not read
@@ -73,8 +74,17 @@ def capsule(x: Any, name: str) -> Any:
         return x.__dlpack__()
 
 
-def read(handle: Any, name: str) -> Tensor:
-    """What the capsule `handle` describes. DeviceError off the host; DTypeError for a dtype unknown to attnc."""
+def cuda_capsule(x: Any, stream: int) -> Any:
+    """The DLPack capsule of `x`, whose producer lets the CUDA stream (0: the default one) wait until its contents are there."""
+    order = stream or 1  # the protocol's number of the legacy default stream
+    try:
+        return x.__dlpack__(stream=order, max_version=(1, 0))
+    except TypeError:  # as above
+        return x.__dlpack__(stream=order)
+
+
+def read(handle: Any, name: str, devices: frozenset[int] = CPU_DEVICES) -> Tensor:
+    """What the capsule `handle` describes. DeviceError off `devices`; DTypeError for a dtype unknown to attnc."""
     if _is_valid(handle, b"dltensor_versioned"):
         versioned = ctypes.cast(_pointer(handle, b"dltensor_versioned"), ctypes.POINTER(_Versioned)).contents
         if versioned.major != 1:
@@ -84,13 +94,13 @@ def read(handle: Any, name: str) -> Tensor:
                 cause="attnc reads DLPack capsules without a version and of version 1",
                 cure="pass a NumPy array or a torch tensor",
             )
-        return _describe(versioned.tensor, name)
+        return _describe(versioned.tensor, name, devices)
     # An unversioned DLManagedTensor begins with its DLTensor.
-    return _describe(ctypes.cast(_pointer(handle, b"dltensor"), ctypes.POINTER(_DLTensor)).contents, name)
+    return _describe(ctypes.cast(_pointer(handle, b"dltensor"), ctypes.POINTER(_DLTensor)).contents, name, devices)
 
 
-def _describe(tensor: _DLTensor, name: str) -> Tensor:
-    _check_device(tensor.device_type, name)
+def _describe(tensor: _DLTensor, name: str, devices: frozenset[int]) -> Tensor:
+    _check_device(tensor.device_type, name, devices)
     family = CODES.get(tensor.code, "")
     if tensor.lanes != 1 or tensor.bits not in WIDTHS.get(family, ()):
         raise DTypeError(
@@ -117,8 +127,8 @@ def compact(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def _check_device(device: int, name: str) -> None:
-    if device not in CPU_DEVICES:
+def _check_device(device: int, name: str, devices: frozenset[int] = CPU_DEVICES) -> None:
+    if device not in devices:
         place = DEVICE_NAMES.get(device, f"DLPack type {device}")
         raise DeviceError(
             f"`{name}` is not in the host's memory",

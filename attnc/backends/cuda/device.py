@@ -73,6 +73,13 @@ def gpu(number: int) -> Gpu:
     return Gpu(number, capability, ask(SHARED_OF_BLOCK, number), api)
 
 
+def of_pointer(address: int) -> int:
+    """The device whose memory an address is in; the current one for the address 0 of an array without entries."""
+    runtime = cupy().cuda.runtime
+    number: int = runtime.pointerGetAttributes(address).device if address else runtime.getDevice()
+    return number
+
+
 @contextmanager
 def current(device: Gpu) -> Iterator[None]:
     """The device is this thread's current one, with its context."""

@@ -1,0 +1,72 @@
+"""Whether kernels can read the arrays of a call where they lie."""
+
+from __future__ import annotations
+
+from attnc.backends.arguments import Layout, Table
+from attnc.backends.launch import NATIVE, address
+from attnc.dsl.place import here
+from attnc.errors import DTypeError, OperandError
+from attnc.interp import Array, Inputs
+from attnc.runtime.arrays import View
+from attnc.runtime.binding import over
+from attnc.schedule.mma import CHUNK
+
+
+def is_aligned(inputs: Inputs, out: View | None) -> bool:
+    """Whether all rows of q, k, v and out begin at multiples of 16 bytes, so that the faster kernels serve the call.
+
+    OperandError: a row that no kernel reads, because its features are not neighbours or it begins within a number.
+    """
+    rows = {"Q": inputs.q, "K": inputs.k, "V": inputs.v} | ({} if out is None else {"out": over(out)})
+    for name, x in rows.items():
+        _check_places(name, x)
+        if x.strides[-1] != x.itemsize and x.shape[-1] > 1:
+            raise OperandError(
+                f"the features of `{name}` are not contiguous",
+                where=here(),
+                cause=f"its strides are {x.strides} bytes for numbers of {x.itemsize}; on a GPU attnc copies no arrays",
+                cure="put the features last in memory: .contiguous() in torch, cupy.ascontiguousarray",
+            )
+    return not any(place % CHUNK for x in rows.values() for place in (address(x), *_steps(x)[:-1]))
+
+
+def check_tables(layout: Layout, inputs: Inputs) -> None:
+    """DTypeError, OperandError: an operand table that the CPU's kernels would read from a copy; there are none on a GPU."""
+    for table in layout.tables:
+        x = inputs.operands[table.name]
+        _check_places(table.name, x)
+        readable = ("float32",) if table.matrix else NATIVE
+        if x.dtype.name not in readable:
+            raise DTypeError(
+                f"operand {table.name!r} is {x.dtype}",
+                where=here(),
+                cause=f"CUDA kernels read {'matrices in ' * table.matrix}{', '.join(readable)}; on a GPU attnc copies no arrays",
+                cure=f"convert it to {'float32' if table.matrix else 'int64'}",
+            )
+        _check_features(table, x)
+
+
+def _check_features(table: Table, x: Array) -> None:
+    if not table.features or x.shape[-1] == 1 or x.strides[-1] == x.itemsize:
+        return
+    raise OperandError(
+        f"the features of operand {table.name!r} are not contiguous",
+        where=here(),
+        cause=f"its strides are {x.strides} bytes for numbers of {x.itemsize}; on a GPU attnc copies no arrays",
+        cure="put the features last in memory: .contiguous() in torch, cupy.ascontiguousarray",
+    )
+
+
+def _check_places(name: str, x: Array) -> None:
+    if any(place % x.itemsize for place in (address(x), *_steps(x))):
+        raise OperandError(
+            f"`{name}` is misaligned",
+            where=here(),
+            cause=f"its numbers of {x.itemsize} bytes begin at {address(x):#x} and lie {x.strides} bytes apart",
+            cure="pass a copy of it",
+        )
+
+
+def _steps(x: Array) -> list[int]:
+    """Strides, 0 along axes with one entry, whose stride means nothing."""
+    return [s if n > 1 else 0 for s, n in zip(x.strides, x.shape, strict=True)]

@@ -1,0 +1,111 @@
+"""A call that is ready to run, again and again: its argument block is filled but for the addresses of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from attnc.backends.cuda.arrays import Library, empty, finish
+from attnc.backends.cuda.check import check_tables
+from attnc.backends.cuda.given import Given
+from attnc.backends.cuda.launch import Call, scratch_words
+from attnc.backends.cuda.load import Loaded
+from attnc.backends.launch import fill
+from attnc.backends.outputs import place, shape
+from attnc.interp import Array
+from attnc.runtime.arrays import ITEMSIZE, View
+from attnc.runtime.binding import Bound, over
+from attnc.runtime.dlpack import compact
+
+ROLES = {"q": "Q", "k": "K", "v": "V"}
+ALIGN = 16  # bytes between parts of the scratch memory
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An output: its feature axes and its dtype."""
+
+    features: tuple[str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """inputs: words of the block that hold addresses, and the names of those arrays. outputs: words, shapes, dtypes.
+
+    rooms: words, and bytes from the beginning of the scratch memory; size: of it, in int64.
+    """
+
+    call: Call
+    library: Library
+    inputs: tuple[tuple[int, str], ...]
+    outputs: tuple[tuple[int, tuple[int, ...], str], ...]
+    rooms: tuple[tuple[int, int], ...]
+    size: int
+    captured: list[Any] = field(default_factory=list)
+
+    def run(self, addresses: Sequence[int], stream: int, out: tuple[Any, int] | None = None) -> tuple[Any, ...]:
+        """The outputs for other arrays of the same shapes, strides and dtypes, in the order of `inputs`.
+
+        out: an array for the first output and its address. Only outputs and scratch are allocated, by the library of q.
+        """
+        gpu = self.call.loaded.gpu
+        changes = [(word, address) for (word, _), address in zip(self.inputs, addresses, strict=True)]
+        made = []
+        for n, (word, extents, dtype) in enumerate(self.outputs):
+            array, address = out if out is not None and n == 0 else empty(self.library, extents, dtype, gpu)
+            changes.append((word, address))
+            made.append(array)
+        if self.size:
+            scratch, base = empty(self.library, (self.size,), "int64", gpu)
+            changes += [(word, base + offset) for word, offset in self.rooms]
+            if self.library != "torch" and gpu.api.cuda.runtime.streamIsCapturing(stream):
+                self.captured.append(scratch)  # CuPy's pool would lend it to others while the graph still writes to it
+        self.call.launch(stream, changes)
+        found = finish(self.library, gpu, stream, tuple(made))
+        return found if out is None else (out[0], *found[1:])
+
+
+def prepare(loaded: Loaded, given: Given, bound: Bound, outputs: Sequence[Wanted]) -> Repeat:
+    """How to run an executable on a checked call. What `run` then takes are the addresses of these arrays, or of others alike.
+
+    DTypeError, OperandError: a table that a kernel cannot read. ShapeError: too many queries for a launch.
+    """
+    layout, inputs = loaded.executable.layout, bound.inputs
+    check_tables(layout, inputs)
+    tables: dict[str, Array] = {t.name: _entries(inputs.operands[t.name]) for t in layout.tables}
+    shapes = {name: x.shape for name, x in tables.items()}
+    shaped = [(shape(bound, x.features), x.dtype) for x in outputs]
+    strides = [compact(extents, ITEMSIZE[dtype]) for extents, dtype in shaped]
+    if given.out is not None:
+        strides[0] = given.out.strides
+    places = [place(bound, 0, x) for x in strides]
+    roles = {role: {"q": inputs.q, "k": inputs.k, "v": inputs.v}[role] for role in layout.roles}
+    block = fill(layout, inputs, roles, places, tables, [0] * len(layout.searches))
+    call = Call(loaded, block, inputs.extents, shapes)
+    numbers = layout.words
+    known = [(numbers[f"{role}_p"], ROLES[role]) for role in layout.roles]
+    known += [(numbers[f"t_{name}_p"], name) for name, x in tables.items() if inputs.operands[name].size]
+    words = [(numbers[f"out{n}_p"], *x) for n, x in enumerate(shaped)]
+    needed = {numbers[name]: 8 * n for name, n in scratch_words(layout, shapes).items()}
+    needed |= {numbers[f"t_{name}_p"]: x.nbytes for name, x in tables.items() if not inputs.operands[name].size}
+    rooms, end = [], 0
+    for word, size in needed.items():
+        rooms.append((word, end))
+        end += -(-size // ALIGN) * ALIGN
+    return Repeat(call, given.library, tuple(known), tuple(words), tuple(rooms), end // 8)
+
+
+def _entries(x: Array) -> Array:
+    """A table as the kernel sees it: where there are no keys, indices are clamped to an entry that nothing live reads."""
+    if x.size:
+        return x
+    extents = tuple([max(n, 1) for n in x.shape])
+    return over(View(ALIGN, extents, compact(extents, x.itemsize), x.dtype.name, "numpy", None))
+
+
+def addresses(repeat: Repeat, bound: Bound) -> list[int]:
+    """The addresses of a call's arrays, in the order that `Repeat.run` takes."""
+    found = {"Q": bound.inputs.q, "K": bound.inputs.k, "V": bound.inputs.v, **bound.inputs.operands}
+    return [found[name].__array_interface__["data"][0] for _, name in repeat.inputs]
