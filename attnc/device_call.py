@@ -22,7 +22,7 @@ from attnc.dsl.place import here
 from attnc.dsl.signature import Signature
 from attnc.errors import DeviceError, UnsupportedError
 from attnc.passes.expand import feature_axes
-from attnc.runtime.binding import Bound, as_numpy, bind, over
+from attnc.runtime.binding import Bound, as_numpy, bind, describe
 from attnc.schedule.cuda_target import of_device
 from attnc.verification import Report, report
 
@@ -86,7 +86,7 @@ class DeviceCalls:
         """The call, with its kernels compiled and loaded."""
         graph, gpu = prepared.graph, given.gpu
         if given.out is not None:
-            check_output(over(given.out), prepared, bound)
+            check_output(describe(given.out), prepared, bound)
         aligned = is_aligned(bound.inputs, given.out)
         known = specialisation(prepared.layout, bound.inputs, bound.features)
         key = (bound.specialisation, prepared.lse, bound.dtype, known, aligned, gpu.number)

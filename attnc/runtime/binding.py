@@ -14,6 +14,7 @@ from attnc.errors import AttncError, DTypeError, GradientError, OperandError, Sh
 from attnc.interp import Inputs
 from attnc.ir.ops import INDEX_AXES, LONGEST, Kind
 from attnc.runtime.arrays import View, numpy_dtype, view
+from attnc.runtime.described import Described
 
 _FLOATS = {("f", 2): "float16", ("f", 4): "float32", ("f", 8): "float64"}  # by kind and size: dtype.name is slow
 _EXTENT_OF = {"b": "batch", "h": "heads", "i": "q_len", "j": "kv_len", "d": "d", "e": "e"}
@@ -58,6 +59,8 @@ def as_numpy(x: Any, name: str) -> Array:
 
     OperandError, DTypeError, DeviceError, GradientError: as `attnc.runtime.arrays.view`.
     """
+    if isinstance(x, Described):
+        return x
     if type(x) is np.ndarray and x.dtype.kind in "fiub" and x.dtype.itemsize <= 8 and x.dtype.isnative:
         return x
     dtype = getattr(x, "dtype", None)
@@ -70,11 +73,15 @@ def as_numpy(x: Any, name: str) -> Array:
     found = view(x, name)
     if isinstance(x, np.ndarray):
         return x if type(x) is np.ndarray else x.view(np.ndarray)
-    return over(found)
+    return _over(found)
 
 
-def over(x: View) -> Array:
-    """A NumPy array over the memory of a View. Nothing is read: it may be a device's, for shapes and strides alone."""
+def describe(x: View) -> Described:
+    """What `bind` takes in the place of an array on a device: nothing of it is read."""
+    return _over(x).view(Described)
+
+
+def _over(x: View) -> Array:
     array = np.asarray(_Memory(x))
     return array.view(numpy_dtype("bfloat16")) if x.dtype == "bfloat16" else array
 

@@ -97,13 +97,29 @@ class Machine:
         return made
 
     def launch(
-        self, f: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, stream: int, params: int, extra: int
+        self,
+        f: int,
+        gx: int,
+        gy: int,
+        gz: int,
+        bx: int,
+        by: int,
+        bz: int,
+        shared: int,
+        stream: int,
+        params: int,
+        extra: int,
     ) -> None:
         """cuLaunchKernel."""
         function = self.functions[f]
         if function.device != self.current:
             raise CUDADriverError("CUDA_ERROR_INVALID_CONTEXT: invalid device context")
-        if shared > function.dynamic_shared or bx > 1024 or not 0 < gx < 2**31 or (gy, gz, by, bz, extra) != (1, 1, 1, 1, 0):
+        if (
+            shared > function.dynamic_shared
+            or bx > 1024
+            or not 0 < gx < 2**31
+            or (gy, gz, by, bz, extra) != (1, 1, 1, 1, 0)
+        ):
             raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         places = (ctypes.c_void_p * len(function.parameters)).from_address(params)
         words = [ctypes.c_int64.from_address(place or 0).value for place in places]
@@ -132,7 +148,7 @@ class Module:
         return self.machine.function(self, name)
 
 
-class ndarray:  # noqa: N801 - CuPy's name
+class ndarray:
     """cupy.ndarray over a view of "device memory"."""
 
     machine: Machine
@@ -185,7 +201,9 @@ def install(machine: Machine) -> ModuleType:
         return len(machine.capabilities)
 
     def attribute(which: int, device: int) -> int:
-        return {OPTIN: machine.shared, MAJOR: machine.capabilities[device][0], MINOR: machine.capabilities[device][1]}[which]
+        return {OPTIN: machine.shared, MAJOR: machine.capabilities[device][0], MINOR: machine.capabilities[device][1]}[
+            which
+        ]
 
     def set_attribute(function: int, which: int, value: int) -> None:
         if which != MAX_DYNAMIC_SHARED or value > machine.shared:
@@ -194,7 +212,9 @@ def install(machine: Machine) -> ModuleType:
 
     def synchronize(stream: int) -> None:
         if stream in machine.capturing:
-            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing")
+            raise CUDARuntimeError(
+                "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing"
+            )
         machine.synchronised.append(stream)
 
     def empty(shape: Any, dtype: Any = float) -> ndarray:

@@ -8,7 +8,7 @@ from attnc.dsl.place import here
 from attnc.errors import DTypeError, OperandError
 from attnc.interp import Array, Inputs
 from attnc.runtime.arrays import View
-from attnc.runtime.binding import over
+from attnc.runtime.binding import describe
 from attnc.schedule.mma import CHUNK
 
 
@@ -17,7 +17,8 @@ def is_aligned(inputs: Inputs, out: View | None) -> bool:
 
     OperandError: a row that no kernel reads, because its features are not neighbours or it begins within a number.
     """
-    rows = {"Q": inputs.q, "K": inputs.k, "V": inputs.v} | ({} if out is None else {"out": over(out)})
+    rows = {"Q": inputs.q, "K": inputs.k, "V": inputs.v} | ({} if out is None else {"out": describe(out)})
+    rows = {name: x for name, x in rows.items() if x.size}  # what has no entries is never read, wherever it is said to lie
     for name, x in rows.items():
         _check_places(name, x)
         if x.strides[-1] != x.itemsize and x.shape[-1] > 1:
@@ -34,6 +35,8 @@ def check_tables(layout: Layout, inputs: Inputs) -> None:
     """DTypeError, OperandError: an operand table that the CPU's kernels would read from a copy; there are none on a GPU."""
     for table in layout.tables:
         x = inputs.operands[table.name]
+        if not x.size:
+            continue
         _check_places(table.name, x)
         readable = ("float32",) if table.matrix else NATIVE
         if x.dtype.name not in readable:

@@ -14,7 +14,7 @@ from attnc.dsl.signature import Signature
 from attnc.errors import AttncError, DeviceError, OperandError
 from attnc.interp import Array
 from attnc.runtime.arrays import View
-from attnc.runtime.binding import over
+from attnc.runtime.binding import describe
 
 LEGACY = 1  # CUDA's other number of the default stream 0
 
@@ -72,7 +72,7 @@ def _look(signature: Signature, roles: dict[str, Any], operands: Mapping[str, An
     found = {name: find(x, name, _known(libraries[name]), gpu, stream) for name, x in arrays.items()}
     for name, x in found.items():
         _check_stream(name, x, library, stream)
-    views = {name: over(x.view) for name, x in found.items() if name != "out"}
+    views = {name: describe(x.view) for name, x in found.items() if name != "out"}
     mixed = {name: views.get(name, x) for name, x in operands.items()}
     written = None if out is None else _writable(found["out"])
     return Given(views["Q"], views["K"], views["V"], mixed, written, library, gpu, stream, tuple(found.values()))

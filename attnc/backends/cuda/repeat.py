@@ -15,7 +15,7 @@ from attnc.backends.launch import fill
 from attnc.backends.outputs import place, shape
 from attnc.interp import Array
 from attnc.runtime.arrays import ITEMSIZE, View
-from attnc.runtime.binding import Bound, over
+from attnc.runtime.binding import Bound, describe
 from attnc.runtime.dlpack import compact
 
 ROLES = {"q": "Q", "k": "K", "v": "V"}
@@ -102,7 +102,7 @@ def _entries(x: Array) -> Array:
     if x.size:
         return x
     extents = tuple([max(n, 1) for n in x.shape])
-    return over(View(ALIGN, extents, compact(extents, x.itemsize), x.dtype.name, "numpy", None))
+    return describe(View(ALIGN, extents, compact(extents, x.itemsize), x.dtype.name, "numpy", None))
 
 
 def addresses(repeat: Repeat, bound: Bound) -> list[int]:
