@@ -98,14 +98,15 @@ def install_torch(machine: Machine) -> Any:
         setattr(torch, name, DType(name))
     torch.is_grad_enabled = lambda: True
 
-    def empty(shape: Any, dtype: DType, device: str = "cpu") -> Tensor:
+    def empty(shape: Any, dtype: DType, device: Any = None) -> Tensor:
         host = np.empty(shape, _dtype(dtype.name))
         host.view(np.uint8).fill(0xFF)
-        number = int(device.partition(":")[2]) if device.startswith("cuda") else None
+        number = device.index if device is not None else None
         machine.allocated.append((-1 if number is None else number, host.nbytes))
         return MachineTensor(host, number)
 
     torch.empty = empty
+    torch.device = lambda kind, index=None: SimpleNamespace(type=kind, index=index)
     torch.cuda = SimpleNamespace(
         current_stream=lambda device: SimpleNamespace(cuda_stream=torch.streams.get(device, 0))
     )

@@ -136,11 +136,11 @@ def test_tables_that_are_searched_are_summarised_first(site):
             near(f(*arrays, doc=table), f.reference(*host, doc=doc))
         first, second = site.machine.launches[-2:]
         assert "summarise" in first.source and first.words == second.words
-    assert not [x for x in f._on_device._repeats.values() if x[0].captured]
+    assert not [x for x in f._on_device._ready.values() if x.repeat.captured]
     site.machine.streams[0] = 77
     site.machine.capturing.add(77)
     near(f(*(site.array(x) for x in host), doc=site.array(doc)), f.reference(*host, doc=doc))
-    (kept,) = [x[0].captured for x in f._on_device._repeats.values() if x[0].captured]
+    (kept,) = [x.repeat.captured for x in f._on_device._ready.values() if x.repeat.captured]
     assert kept[0].data.ptr == site.machine.launches[-1].words["t_doc_sum1"] or len(kept) == 1
 
 

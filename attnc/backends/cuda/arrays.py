@@ -6,7 +6,7 @@ No framework is imported here: an array can only arrive when its framework is al
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -105,30 +105,44 @@ def _interface(x: Any, name: str) -> Found:
     return Found(view, "interface", None if stream is None else int(stream))
 
 
-def empty(library: Library, shape: tuple[int, ...], dtype: str, gpu: Gpu) -> tuple[Any, int]:
-    """An uninitialised row-major array in a library's own memory, and its address: a CuPy array where it is not PyTorch's."""
+def maker(library: Library, shape: tuple[int, ...], dtype: str, gpu: Gpu) -> Callable[[], tuple[Any, int]]:
+    """What makes uninitialised row-major arrays in a library's own memory, and their addresses.
+
+    They are PyTorch's or CuPy's; the latter for other libraries too.
+    """
     if library == "torch":
         torch = sys.modules["torch"]
-        tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=f"cuda:{gpu.number}")
-        return tensor, tensor.data_ptr()
-    with device.current(gpu):
-        array = gpu.api.empty(shape, numpy_dtype(dtype))
-    return array, array.data.ptr
+        kind, place, new = getattr(torch, dtype), torch.device("cuda", gpu.number), torch.empty
+
+        def tensor() -> tuple[Any, int]:
+            made = new(shape, dtype=kind, device=place)
+            return made, made.data_ptr()
+
+        return tensor
+    numpy_kind, create, runtime = numpy_dtype(dtype), gpu.api.empty, gpu.api.cuda.runtime
+
+    def array() -> tuple[Any, int]:
+        if runtime.getDevice() != gpu.number:
+            with device.current(gpu):
+                made = create(shape, numpy_kind)
+        else:
+            made = create(shape, numpy_kind)
+        return made, made.data.ptr
+
+    return array
 
 
-def finish(library: Library, gpu: Gpu, stream: int, made: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Outputs, as the library of q has them: JAX arrays for JAX, CuPy arrays for other libraries than PyTorch.
+def finish(library: Library, gpu: Gpu, stream: int, made: Sequence[Any]) -> tuple[Any, ...]:
+    """Outputs of a call with arrays of another library than PyTorch and CuPy: JAX's own for JAX, else CuPy's.
 
-    What is not PyTorch's or CuPy's may give an input's memory to other work as soon as the call is over, which does not wait for
-    CuPy's stream: then the call waits here until it is done.
+    The library may give an input's memory to other work as soon as the call is over, and that does not wait for CuPy's stream:
+    so the call waits here until it is done.
     """
-    if library in STREAMS:
-        return made
     gpu.api.cuda.runtime.streamSynchronize(stream)
     if library == "jax":
         from_dlpack: Callable[[Any], Any] = sys.modules["jax"].dlpack.from_dlpack
         return tuple(from_dlpack(x) for x in made)
-    return made
+    return tuple(made)
 
 
 def on_host(x: Any) -> Any:

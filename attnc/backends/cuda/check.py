@@ -18,7 +18,9 @@ def is_aligned(inputs: Inputs, out: View | None) -> bool:
     OperandError: a row that no kernel reads, because its features are not neighbours or it begins within a number.
     """
     rows = {"Q": inputs.q, "K": inputs.k, "V": inputs.v} | ({} if out is None else {"out": describe(out)})
-    rows = {name: x for name, x in rows.items() if x.size}  # what has no entries is never read, wherever it is said to lie
+    rows = {
+        name: x for name, x in rows.items() if x.size
+    }  # what has no entries is never read, wherever it is said to lie
     for name, x in rows.items():
         _check_places(name, x)
         if x.strides[-1] != x.itemsize and x.shape[-1] > 1:

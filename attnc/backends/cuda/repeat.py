@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from attnc.backends.cuda.arrays import Library, empty, finish
+from attnc.backends.cuda.arrays import STREAMS, Library, finish, maker
 from attnc.backends.cuda.check import check_tables
 from attnc.backends.cuda.given import Given
 from attnc.backends.cuda.launch import Call, scratch_words
@@ -30,40 +30,44 @@ class Wanted:
     dtype: str
 
 
+Maker = Callable[[], tuple[Any, int]]  # an array and its address
+
+
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """inputs: words of the block that hold addresses, and the names of those arrays. outputs: words, shapes, dtypes.
+    """inputs: words of the block that hold addresses, and the names of those arrays. outputs: words, and what makes the arrays.
 
-    rooms: words, and bytes from the beginning of the scratch memory; size: of it, in int64.
+    rooms: words, and bytes from the beginning of the scratch memory. words: all of these in this order.
     """
 
     call: Call
     library: Library
     inputs: tuple[tuple[int, str], ...]
-    outputs: tuple[tuple[int, tuple[int, ...], str], ...]
+    outputs: tuple[tuple[int, Maker], ...]
     rooms: tuple[tuple[int, int], ...]
-    size: int
+    scratch: Maker | None
+    words: tuple[int, ...]
     captured: list[Any] = field(default_factory=list)
 
-    def run(self, addresses: Sequence[int], stream: int, out: tuple[Any, int] | None = None) -> tuple[Any, ...]:
-        """The outputs for other arrays of the same shapes, strides and dtypes, in the order of `inputs`.
+    def run(self, places: list[int], stream: int, out: tuple[Any, int] | None = None) -> tuple[Any, ...]:
+        """The outputs for other arrays of the same shapes, strides and dtypes; places: their addresses, as `inputs` has them.
 
         out: an array for the first output and its address. Only outputs and scratch are allocated, by the library of q.
         """
-        gpu = self.call.loaded.gpu
-        changes = [(word, address) for (word, _), address in zip(self.inputs, addresses, strict=True)]
-        made = []
-        for n, (word, extents, dtype) in enumerate(self.outputs):
-            array, address = out if out is not None and n == 0 else empty(self.library, extents, dtype, gpu)
-            changes.append((word, address))
+        made: list[Any] = []
+        for _, new in self.outputs:
+            array, place = new() if out is None or made else out
             made.append(array)
-        if self.size:
-            scratch, base = empty(self.library, (self.size,), "int64", gpu)
-            changes += [(word, base + offset) for word, offset in self.rooms]
-            if self.library != "torch" and gpu.api.cuda.runtime.streamIsCapturing(stream):
-                self.captured.append(scratch)  # CuPy's pool would lend it to others while the graph still writes to it
-        self.call.launch(stream, changes)
-        found = finish(self.library, gpu, stream, tuple(made))
+            places.append(place)
+        if self.scratch is not None:
+            room, base = self.scratch()
+            places += [base + offset for _, offset in self.rooms]
+            if self.library != "torch" and self.call.loaded.gpu.api.cuda.runtime.streamIsCapturing(stream):
+                self.captured.append(room)  # CuPy's pool would lend it to others while the graph still writes to it
+        self.call.launch(stream, zip(self.words, places, strict=True))
+        if self.library in STREAMS:
+            return tuple(made)
+        found = finish(self.library, self.call.loaded.gpu, stream, made)
         return found if out is None else (out[0], *found[1:])
 
 
@@ -87,14 +91,19 @@ def prepare(loaded: Loaded, given: Given, bound: Bound, outputs: Sequence[Wanted
     numbers = layout.words
     known = [(numbers[f"{role}_p"], ROLES[role]) for role in layout.roles]
     known += [(numbers[f"t_{name}_p"], name) for name, x in tables.items() if inputs.operands[name].size]
-    words = [(numbers[f"out{n}_p"], *x) for n, x in enumerate(shaped)]
+    made = [
+        (numbers[f"out{n}_p"], maker(given.library, extents, dtype, given.gpu))
+        for n, (extents, dtype) in enumerate(shaped)
+    ]
     needed = {numbers[name]: 8 * n for name, n in scratch_words(layout, shapes).items()}
     needed |= {numbers[f"t_{name}_p"]: x.nbytes for name, x in tables.items() if not inputs.operands[name].size}
     rooms, end = [], 0
     for word, size in needed.items():
         rooms.append((word, end))
         end += -(-size // ALIGN) * ALIGN
-    return Repeat(call, given.library, tuple(known), tuple(words), tuple(rooms), end // 8)
+    scratch = maker(given.library, (end // 8,), "int64", given.gpu) if end else None
+    words = tuple([word for word, _ in (*known, *made, *rooms)])
+    return Repeat(call, given.library, tuple(known), tuple(made), tuple(rooms), scratch, words)
 
 
 def _entries(x: Array) -> Array:
