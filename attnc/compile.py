@@ -27,6 +27,7 @@ from attnc.tile.lower import lower as lower_plan
 from attnc.tile.program import Program
 
 if TYPE_CHECKING:
+    from attnc.backends.cuda.compile import Cubin
     from attnc.backends.cuda.emit import Source
     from attnc.backends.cuda.executable import Executable
     from attnc.schedule.mma import Mma
@@ -126,6 +127,8 @@ def cuda_executable(
 ) -> Executable:
     """The compiled kernels of a call on a GPU of `target` ("sm_90"). No GPU is needed.
 
+    Of the schedules that fit, the first whose kernel spills no registers; if all do, the one that spills least. All that
+    were compiled are in the cache with their reports, so a warm start compiles nothing.
     Raises what `cuda_source` raises, and UnsupportedError where the packages that compile are missing.
     """
     from attnc.backends.cuda.emit import SUMMARY_THREADS
@@ -134,15 +137,26 @@ def cuda_executable(
     from attnc.schedule.cuda_target import named
 
     block, chosen, cache = layout(program), named(target), cache or Cache()
-    schedule, source = next(_cuda_sources(graph, program, problem, target, aligned))
-    parts = [("main", source.text, schedule.threads, source.shared)]
+
+    def built(text: str, threads: int, shared: int) -> Cubin:
+        return build_cuda(text, block, threads, shared, chosen, cache).cubin
+
+    tried = []
+    for schedule, source in _cuda_sources(graph, program, problem, target, aligned):
+        cubin = built(source.text, schedule.threads, source.shared)
+        tried.append((schedule, source, cubin))
+        if not cubin.report.spilled:
+            break
+    schedule, source, main = min(tried, key=lambda x: x[2].report.spilled)  # the first of equals
+    parts = [("main", main, schedule.threads, source.shared)]
     if source.summary is not None:
-        parts.insert(0, ("summary", source.summary, SUMMARY_THREADS, 0))
-    stages = []
-    for role, text, threads, shared in parts:
-        cubin = build_cuda(text, block, threads, shared, chosen, cache).cubin
-        stages.append(Stage(role, cubin.code, cubin.entry, source.parameters, threads, shared))
-    return Executable(chosen, block, tuple(stages), schedule.rows, aligned)
+        parts.insert(0, ("summary", built(source.summary, SUMMARY_THREADS, 0), SUMMARY_THREADS, 0))
+    stages = tuple(
+        Stage(role, cubin.code, cubin.entry, source.parameters, threads, shared, cubin.report)
+        for role, cubin, threads, shared in parts
+    )
+    passed = tuple((x, cubin.report) for x, _, cubin in tried if x != schedule)
+    return Executable(chosen, block, stages, schedule.rows, aligned, schedule, passed)
 
 
 def _cuda_sources(

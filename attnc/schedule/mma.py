@@ -70,10 +70,9 @@ class Mma:
 
 
 def candidates(features: int) -> Iterator[Mma]:
-    """Schedules for head dims up to `features`, the fastest first; the later ones need fewer registers."""
+    """Schedules for head dims up to `features`, the fastest first; later ones need fewer registers or less shared memory."""
     if features <= 64:
-        yield Mma(4, 2, 64)
-    if features <= 128:
-        yield Mma(8, 1, 64)
-    yield Mma(4, 1, 64)
-    yield Mma(4, 1, 32)
+        yield from (Mma(4, 2, 64), Mma(4, 2, 32))
+    else:
+        yield from (Mma(8, 1, 64), Mma(8, 1, 32))
+    yield from (Mma(4, 1, 64), Mma(4, 1, 32), Mma(4, 1, 16), Mma(2, 1, 16))

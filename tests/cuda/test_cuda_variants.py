@@ -58,6 +58,13 @@ def test_float32_multiplies_and_adds_on_the_same_fragments():
     assert found.ok, str(found)
 
 
+@pytest.mark.parametrize("target", ["sm_80", "sm_86"])
+def test_large_head_dims_in_float32_take_small_tiles(target):
+    q, k, v, operands = sample("causal", np.float32, Hq=1, Hkv=1, Lq=19, Lk=40, D=256, Dv=256)
+    found = run(library.causal, q, k, v, operands, target=target)
+    assert found.schedule.keys == 16 and found.report().ok, str(found.report())
+
+
 def test_rows_that_are_not_aligned_are_copied_number_by_number():
     q, k, v, operands = sample("causal", np.float16, Hq=2, Hkv=1, Lq=40, Lk=50, D=32, Dv=32)
     found = run(library.causal, q, k, v, operands, aligned=False)

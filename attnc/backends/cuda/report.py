@@ -39,12 +39,17 @@ class Report:
     @property
     def spills(self) -> bool:
         """Whether registers, or arrays that were meant to be registers, went to memory."""
-        return bool(self.spill_stores or self.spill_loads or self.stack)
+        return bool(self.spilled or self.stack)
+
+    @property
+    def spilled(self) -> int:
+        """Bytes of code that save registers in memory and read them back: what a smaller tile makes less."""
+        return self.spill_stores + self.spill_loads
 
     def __str__(self) -> str:
         """One line for a plan."""
         parts = [f"{self.registers} registers"]
-        if self.spill_stores or self.spill_loads:
+        if self.spilled:
             parts.append(f"{self.spill_stores} + {self.spill_loads} bytes of spill stores and loads")
         parts.append(f"{self.stack} bytes of stack" if self.stack else "no spills")
         if self.shared:
