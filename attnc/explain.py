@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from attnc.backends.arguments import layout
 from attnc.backends.cpu import threads
 from attnc.blocks import BlockMap, block_map
-from attnc.compile import Problem, Stage, compile, fuse
+from attnc.compile import Problem, Stage, compile, cuda_executable, fuse
 from attnc.interp import Array, Inputs, interpret
 from attnc.ir.graph import Graph, Node, topological
 from attnc.ir.text import BRIEF, expression
@@ -52,29 +53,28 @@ def plan_text(plan: Plan) -> str:
     return "\n".join([*lines, *plan.reasons])
 
 
-def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs) -> str:
-    """The plan for given inputs."""
-    schedule, x = problem.chosen, inputs.extents
+def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, target: str | None = None) -> str:
+    """The plan for given inputs, on the CPU or on a CUDA target."""
+    x = inputs.extents
+    device = _cpu(problem) if target is None else _cuda(graph, program, problem, target)
     lines = [
         f"{graph.name}: q ({x['batch']}, {x['heads']}, {x['q_len']}, {x['d']}), kv length {x['kv_len']}, "
         f"value dim {x['e']}, group {x['group']}, {problem.dtype} computed in {problem.compute}",
-        f"schedule: tiles of {schedule.rows} queries x {schedule.keys} keys, {schedule.width} lanes, "
-        f"{threads.get_num_threads()} threads",
+        *device.lines,
     ]
     pairs = x["batch"] * x["heads"] * x["q_len"] * x["kv_len"]
     reasons = [*program.reasons]
     for keys, sweep in zip(program.sweeps, fuse(graph).sweeps, strict=True):
-        blocks = block_map(graph.name, keys, sweep, inputs, (schedule.rows, schedule.keys))
+        blocks = block_map(graph.name, keys, sweep, inputs, device.tile)
         lines.append(
             f"sweep {keys.number}: {blocks.visited} of {blocks.total} tiles visited ({blocks.full} full, "
             f"{blocks.partial} partial), {blocks.empty} empty"
         )
         if blocks.partial:
             looked = "" if blocks.waste.exact else f" (of {blocks.waste.tiles} that were looked at)"
-            block = schedule.tile[1] * schedule.width
             skipped = (
-                f", except for keys that a block of {block} queries skips"
-                if block < schedule.rows and _by_rows(keys)
+                f", except for keys that a block of {device.block} queries skips"
+                if device.block < device.tile[0] and _by_rows(keys)
                 else ""
             )
             lines.append(
@@ -85,7 +85,46 @@ def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs) ->
         reasons += undecided(keys, sweep, blocks, inputs)
     read = (inputs.q.size + inputs.k.size + inputs.v.size) * ITEMSIZE[problem.dtype]
     lines.append(f"bytes of q, k, v: {read / 1e6:.3g} MB")
-    return "\n".join([*lines, *(f"note: {text}" for text in dict.fromkeys([*reasons, *notes(graph, program, inputs)]))])
+    reasons += notes(graph, inputs)
+    if target is None:
+        reasons += copies(program, inputs)
+    return "\n".join([*lines, *(f"note: {text}" for text in dict.fromkeys(reasons))])
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """What a plan says of where it runs. tile: queries and keys. block: queries that skip keys on their own."""
+
+    lines: list[str]
+    tile: tuple[int, int]
+    block: int
+
+
+def _cpu(problem: Problem) -> _Device:
+    s = problem.chosen
+    line = f"schedule: tiles of {s.rows} queries x {s.keys} keys, {s.width} lanes, {threads.get_num_threads()} threads"
+    return _Device([line], (s.rows, s.keys), s.tile[1] * s.width)
+
+
+def _cuda(graph: Graph, program: Program, problem: Problem, target: str) -> _Device:
+    """Compiles the kernels."""
+    found = cuda_executable(graph, program, problem, target, True)
+    s = found.schedule
+    assert s is not None
+    lines = [
+        f"schedule: mma for {found.target.name}, tiles of {s.rows} queries x {s.keys} keys, {s.warps} warps of "
+        f"{16 * s.tall} queries"
+    ]
+    for stage in found.stages:
+        r = stage.report
+        assert r is not None
+        resident = found.target.resident(r.registers, stage.threads, stage.shared_bytes)
+        lines.append(
+            f"{stage.role} kernel: {r}, {stage.shared_bytes} bytes of dynamic shared memory, {resident} blocks of "
+            f"{stage.threads} threads on a multiprocessor at once; {r.front + r.link:.1f} s to compile"
+        )
+    lines += [f"  not in {tried.rows} x {tried.keys} with {tried.warps} warps: {r}" for tried, r in found.passed]
+    return _Device(lines, (s.rows, s.keys), s.rows)
 
 
 def _by_rows(keys: Keys) -> bool:
@@ -134,7 +173,7 @@ def _flop(s: Statement, problem: Problem) -> int:
     return 0
 
 
-def notes(graph: Graph, program: Program, inputs: Inputs) -> Iterator[str]:
+def notes(graph: Graph, inputs: Inputs) -> Iterator[str]:
     """What a user should know of these inputs."""
     x = inputs.extents
     bare = {("le", "j", "i"), ("lt", "j", "i")}
@@ -147,9 +186,13 @@ def notes(graph: Graph, program: Program, inputs: Inputs) -> Iterator[str]:
             )
     for table in sorted({y["name"] for y in graph.nodes() if y.op == "gather" and _clamped(y)}):
         yield f"indices into {table} are clamped to its extent"
-    for table_ in layout(program).tables:
-        if table_.matrix:
-            yield f"{table_.name} is copied once per call, in the compute type"
+
+
+def copies(program: Program, inputs: Inputs) -> Iterator[str]:
+    """What a call on the CPU copies."""
+    for table in layout(program).tables:
+        if table.matrix:
+            yield f"{table.name} is copied once per call, in the compute type"
     for name, array in (("Q", inputs.q), ("K", inputs.k), ("V", inputs.v)):
         if array.strides[-1] != array.itemsize and array.shape[-1] > 1:
             yield f"{name} is copied once per call: its last axis is not contiguous"

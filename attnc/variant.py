@@ -13,7 +13,7 @@ from attnc import shortcut
 from attnc.dsl.opaque import here
 from attnc.dsl.signature import signature
 from attnc.dsl.trace import trace
-from attnc.errors import OutputError, ShapeError, TraceError, UnsupportedError
+from attnc.errors import OutputError, ShapeError, TraceError
 from attnc.interp import interpret
 from attnc.ir.graph import Graph
 from attnc.lse import with_lse as with_lse
@@ -310,23 +310,16 @@ class Attention:
         device: "cpu" (the default) or "cuda", for arrays whose rows are aligned; target: for CUDA, "sm_90" if not given.
         An operand of the variant that is called so goes first. Raises UnsupportedError for other devices and targets.
         """
+        from attnc.schedule.cuda_target import asked
+
         mine, chosen = self._apart({"device": device, "target": target}, operands)
-        device = chosen.get("device", "cpu")
-        if device == "cpu":
+        if (cuda := asked("a kernel", **chosen)) is None:
             return self.show("source", q, k, v, layout=layout, **mine)
-        if device != "cuda":
-            raise UnsupportedError(
-                f"a kernel for {device!r}",
-                where=here(),
-                cause="attnc emits kernels for two devices",
-                cure='"cpu" or "cuda"',
-            )
         from attnc.compile import cuda_source
 
         bound = bind(self.signature, q, k, v, mine, layout)
         prepared = self._prepare(bound, False)
-        problem = self._problem(prepared, bound)
-        return cuda_source(prepared.graph, prepared.program, problem, chosen.get("target", "sm_90"), True)
+        return cuda_source(prepared.graph, prepared.program, self._problem(prepared, bound), cuda, True)
 
     def _apart(self, asked: dict[str, Any], operands: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The variant's operands, and what was asked besides; a name that is both is the variant's."""
@@ -335,13 +328,30 @@ class Attention:
         mine = {name: x for name, x in given.items() if name in own}
         return operands | mine, {name: x for name, x in given.items() if name not in own}
 
-    def explain(self, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
-        """The plan: sweeps and why, tiles that are empty, full and partial, work, schedule, and what to know of these inputs."""
-        from attnc.explain import explain
+    def explain(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        device: Any = None,
+        target: Any = None,
+        layout: str = "bhld",
+        **operands: Any,
+    ) -> str:
+        """The plan: sweeps and why, tiles that are empty, full and partial, work, schedule, and what to know of these inputs.
 
-        bound = bind(self.signature, q, k, v, operands, layout)
+        device, target: as for `source`. For "cuda" the kernel is compiled, and what it takes of a GPU is part of the plan.
+        Raises UnsupportedError for other devices and targets, and where the packages that compile are missing.
+        """
+        from attnc.explain import explain
+        from attnc.schedule.cuda_target import asked
+
+        mine, chosen = self._apart({"device": device, "target": target}, operands)
+        cuda = asked("a plan", **chosen)
+        bound = bind(self.signature, q, k, v, mine, layout)
         prepared = self._prepare(bound, False)
-        return explain(prepared.graph, prepared.program, self._problem(prepared, bound), bound.inputs)
+        return explain(prepared.graph, prepared.program, self._problem(prepared, bound), bound.inputs, cuda)
 
     def blocks(
         self,

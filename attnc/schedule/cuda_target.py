@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attnc.dsl.place import here
 from attnc.errors import UnsupportedError
 
 REGISTERS = 65536
@@ -94,6 +95,18 @@ def named(name: str) -> CudaTarget:
         cause="kernels need the tensor cores and asynchronous copies of sm_80, and a compiler that knows the target",
         cure=f"name one of {', '.join(target.name for target in TARGETS)}",
     )
+
+
+def asked(what: str, device: object = "cpu", target: str = "sm_90") -> str | None:
+    """The name of the target that is asked for, None for the CPU. UnsupportedError for other devices."""
+    if device not in ("cpu", "cuda"):
+        raise UnsupportedError(
+            f"{what} for {device!r}",
+            where=here(),
+            cause="attnc emits kernels for two devices",
+            cure='"cpu" or "cuda"',
+        )
+    return target if device == "cuda" else None
 
 
 def of_device(capability: tuple[int, int]) -> CudaTarget:
