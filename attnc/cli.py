@@ -184,8 +184,11 @@ def fuzz(
 @app.command()
 def bench(
     what: Annotated[
-        Literal["cpu", "sparse", "overhead"],
-        typer.Argument(help="cpu: beside PyTorch. sparse: masks beside PyTorch's. overhead: compile, start, call."),
+        Literal["cpu", "sparse", "overhead", "cuda-static"],
+        typer.Argument(
+            help="cpu: beside PyTorch. sparse: masks beside PyTorch's. overhead: compile, start, call. "
+            "cuda-static: what the compiler makes of CUDA kernels, without a GPU."
+        ),
     ],
     rounds: Annotated[
         int | None, typer.Option(help="Calls of each, alternating; `cpu` 15, `sparse` 5 by default.", min=1)
@@ -201,6 +204,11 @@ def bench(
         _bench_cpu(rounds or 15, threads)
     elif what == "sparse":
         _bench_sparse(rows, rounds or 5, threads, flex)
+    elif what == "cuda-static":
+        from attnc.bench import bench_cuda_static, tables
+
+        title = "CUDA kernels in bfloat16, compiled anew after the compiler's first import; bytes, and seconds"
+        _table(title, *tables.static(list(bench_cuda_static())))
     else:
         from attnc.bench import bench_overhead
 

@@ -1,9 +1,10 @@
-"""What `attnc bench sparse` prints: columns, and rows of text."""
+"""What `attnc bench sparse` and `attnc bench cuda-static` print: columns, and rows of text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attnc.bench.cuda_static import StaticRow
 from attnc.bench.long import LongRow
 from attnc.bench.sparse import Peer, SparseRow
 
@@ -41,6 +42,22 @@ def _beside(r: SparseRow, peer: Peer) -> list[str]:
         *start, f"{peer.seconds * 1e3:.1f}", f"{peer.analysis * 1e3:.1f}", f"{peer.seconds / r.seconds:.2f}",
         f"{(peer.seconds + peer.analysis) / r.seconds:.2f}", f"{peer.aim:g}" if peer.aim is not None else "",
         f"{peer.analysis / r.analysis:.0f}", f"{peer.pairs / r.problem.needed:.2f}", f"{peer.difference:.0e}",
+    ]  # fmt: skip
+
+
+def static(rows: Sequence[StaticRow]) -> Table:
+    """What kernels take of a GPU, and of the compiler."""
+    columns = [
+        "variant", "D", "target", "queries x keys", "warps", "registers", "spills", "stack", "shared", "blocks at once",
+        "HMMA in loop", "compile s", "CPU s", "lines",
+    ]  # fmt: skip
+    return columns, [
+        [
+            r.name, str(r.dim), r.target, f"{r.schedule.rows} x {r.schedule.keys}", str(r.schedule.warps),
+            str(r.report.registers), str(r.report.spilled), str(r.report.stack), str(r.shared_bytes), str(r.resident),
+            str(r.loop), f"{r.seconds:.1f}", f"{r.cpu_seconds:.1f}", str(r.lines),
+        ]
+        for r in rows
     ]  # fmt: skip
 
 
