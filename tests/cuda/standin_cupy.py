@@ -76,7 +76,7 @@ class Machine:
     functions: dict[int, Function] = field(default_factory=dict)
     owners: dict[int, int] = field(default_factory=dict)  # address of an array's memory -> its device
     capturing: set[int] = field(default_factory=set)
-    synchronised: list[int] = field(default_factory=list)
+    synchronised: list[tuple[int, int]] = field(default_factory=list)  # (device, stream)
     streams: dict[int, int] = field(default_factory=dict)  # CuPy's current streams by device
     allocated: list[tuple[int, int]] = field(default_factory=list)  # (device, bytes)
 
@@ -215,7 +215,14 @@ def install(machine: Machine) -> ModuleType:
             raise CUDARuntimeError(
                 "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing"
             )
-        machine.synchronised.append(stream)
+        machine.synchronised.append((machine.current, stream))
+
+    def is_capturing(stream: int) -> bool:
+        if stream in (0, 1) and machine.capturing:
+            raise CUDARuntimeError(
+                "cudaErrorStreamCaptureImplicit: operation would make the legacy stream depend on a capturing one"
+            )
+        return stream in machine.capturing
 
     def empty(shape: Any, dtype: Any = float) -> ndarray:
         host = np.empty(shape, dtype)
@@ -231,7 +238,7 @@ def install(machine: Machine) -> ModuleType:
     runtime = SimpleNamespace(
         is_hip=machine.hip, CUDARuntimeError=CUDARuntimeError, driverGetVersion=lambda: machine.driver, getDeviceCount=count,
         getDevice=lambda: machine.current, setDevice=set_device, deviceGetAttribute=attribute, streamSynchronize=synchronize,
-        streamIsCapturing=lambda stream: stream in machine.capturing,
+        streamIsCapturing=is_capturing,
         pointerGetAttributes=lambda place: SimpleNamespace(device=machine.owners[place >> 40]),
     )  # fmt: skip
     driver = SimpleNamespace(

@@ -133,12 +133,13 @@ def maker(library: Library, shape: tuple[int, ...], dtype: str, gpu: Gpu) -> Cal
 
 
 def finish(library: Library, gpu: Gpu, stream: int, made: Sequence[Any]) -> tuple[Any, ...]:
-    """Outputs of a call with arrays of another library than PyTorch and CuPy: JAX's own for JAX, else CuPy's.
+    """Outputs of a call with arrays of another library than PyTorch and CuPy; q's `library` is JAX: as JAX's arrays.
 
     The library may give an input's memory to other work as soon as the call is over, and that does not wait for CuPy's stream:
     so the call waits here until it is done.
     """
-    gpu.api.cuda.runtime.streamSynchronize(stream)
+    with device.current(gpu):  # every device has its own stream 0
+        gpu.api.cuda.runtime.streamSynchronize(stream)
     if library == "jax":
         from_dlpack: Callable[[Any], Any] = sys.modules["jax"].dlpack.from_dlpack
         return tuple(from_dlpack(x) for x in made)

@@ -8,6 +8,7 @@ from typing import Any
 
 from attnc.backends.cuda.arrays import STREAMS, Library, finish, maker
 from attnc.backends.cuda.check import check_tables
+from attnc.backends.cuda.device import Gpu
 from attnc.backends.cuda.given import Given
 from attnc.backends.cuda.launch import Call, scratch_words
 from attnc.backends.cuda.load import Loaded
@@ -37,7 +38,8 @@ Maker = Callable[[], tuple[Any, int]]  # an array and its address
 class Repeat:
     """inputs: words of the block that hold addresses, and the names of those arrays. outputs: words, and what makes the arrays.
 
-    rooms: words, and bytes from the beginning of the scratch memory. words: all of these in this order.
+    rooms: words, and bytes from the beginning of the scratch memory. words: all of these in this order. waits: whether an array
+    is of a library whose stream nobody can ask for.
     """
 
     call: Call
@@ -47,6 +49,7 @@ class Repeat:
     rooms: tuple[tuple[int, int], ...]
     scratch: Maker | None
     words: tuple[int, ...]
+    waits: bool
     captured: list[Any] = field(default_factory=list)
 
     def run(self, places: list[int], stream: int, out: tuple[Any, int] | None = None) -> tuple[Any, ...]:
@@ -62,10 +65,10 @@ class Repeat:
         if self.scratch is not None:
             room, base = self.scratch()
             places += [base + offset for _, offset in self.rooms]
-            if self.library != "torch" and self.call.loaded.gpu.api.cuda.runtime.streamIsCapturing(stream):
+            if self.library != "torch" and _captures(self.call.loaded.gpu, stream):
                 self.captured.append(room)  # CuPy's pool would lend it to others while the graph still writes to it
         self.call.launch(stream, zip(self.words, places, strict=True))
-        if self.library in STREAMS:
+        if not self.waits:
             return tuple(made)
         found = finish(self.library, self.call.loaded.gpu, stream, made)
         return found if out is None else (out[0], *found[1:])
@@ -102,8 +105,14 @@ def prepare(loaded: Loaded, given: Given, bound: Bound, outputs: Sequence[Wanted
         rooms.append((word, end))
         end += -(-size // ALIGN) * ALIGN
     scratch = maker(given.library, (end // 8,), "int64", given.gpu) if end else None
+    waits = any(x.library not in STREAMS for x in given.keep)
     words = tuple([word for word, _ in (*known, *made, *rooms)])
-    return Repeat(call, given.library, tuple(known), tuple(made), tuple(rooms), scratch, words)
+    return Repeat(call, given.library, tuple(known), tuple(made), tuple(rooms), scratch, words, waits)
+
+
+def _captures(gpu: Gpu, stream: int) -> bool:
+    """Whether a stream captures a graph. The default stream, 0 or 1, cannot, and may not be asked while another one does."""
+    return stream > 1 and bool(gpu.api.cuda.runtime.streamIsCapturing(stream))
 
 
 def _entries(x: Array) -> Array:
