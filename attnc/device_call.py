@@ -29,15 +29,6 @@ from attnc.verification import Report, report
 LIMIT = 64  # calls that are remembered
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A call that needs new addresses alone. order: which of the call's arrays each of the repeat's inputs is."""
-
-    repeat: Repeat
-    order: tuple[int, ...]
-    is_tuple: bool
-
-
 @dataclass(slots=True)
 class DeviceCalls:
     """The calls of one variant. prepare: traces and lowers it. problem: what specialises its kernel."""
@@ -46,7 +37,7 @@ class DeviceCalls:
     prepare: Callable[[Bound, bool], Prepared]
     problem: Callable[[Any, Bound], Problem]
     _loaded: dict[Any, Loaded] = field(default_factory=dict)
-    _ready: dict[Any, Ready] = field(default_factory=dict)
+    _repeats: dict[Any, tuple[Repeat, bool]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def again(
@@ -54,11 +45,10 @@ class DeviceCalls:
     ) -> tuple[tuple[Any, ...], bool] | None:
         """What `run` gives, for a call like one before; None for another."""
         known = signature_of(q, k, v, operands, lse, layout)
-        if known is None or (found := self._ready.get(known[1])) is None:
+        if known is None or (found := self._repeats.get(known[1])) is None:
             return None
-        library, _, places = known
-        stream = stream_of(library, found.repeat.call.loaded.gpu)
-        return found.repeat.run([places[n] for n in found.order], stream), found.is_tuple
+        (repeat, is_tuple), (library, _, places) = found, known
+        return repeat.run([places[n] for n in repeat.order], stream_of(library, repeat.call.loaded.gpu)), is_tuple
 
     def run(
         self, q: Any, k: Any, v: Any, lse: bool, layout: str, operands: Mapping[str, Any], out: Any = None
@@ -71,15 +61,13 @@ class DeviceCalls:
         given = look(self.signature, q, k, v, operands, out)
         bound = bind(self.signature, given.q, given.k, given.v, given.operands, layout)
         prepared = self.prepare(bound, lse)
-        repeat = self._prepare_call(prepared, given, bound)
+        repeat = self._ready(prepared, given, bound)
         written = None if given.out is None else (out, given.out.address)
         outputs = repeat.run(addresses(repeat, bound), given.stream, written)
         if known is not None:
-            if len(self._ready) >= LIMIT:
-                self._ready.clear()
-            names = ["Q", "K", "V", *(name for name, x in operands.items() if library_of(x) is not None)]
-            order = tuple([names.index(name) for _, name in repeat.inputs])
-            self._ready[known[1]] = Ready(repeat, order, prepared.graph.tuple_output)
+            if len(self._repeats) >= LIMIT:
+                self._repeats.clear()
+            self._repeats[known[1]] = repeat, prepared.graph.tuple_output
         return outputs, prepared.graph.tuple_output
 
     def verify(self, q: Any, k: Any, v: Any, lse: bool, layout: str, operands: Mapping[str, Any]) -> Report:
@@ -90,7 +78,7 @@ class DeviceCalls:
         graph = self.prepare(bound, lse).graph
         return report(graph, bound.inputs, [whole(bound, x) for x in found], [x.dtype.name for x in found])
 
-    def _prepare_call(self, prepared: Prepared, given: Given, bound: Bound) -> Repeat:
+    def _ready(self, prepared: Prepared, given: Given, bound: Bound) -> Repeat:
         """The call, with its kernels compiled and loaded."""
         graph, gpu = prepared.graph, given.gpu
         if given.out is not None:

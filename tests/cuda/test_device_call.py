@@ -61,6 +61,18 @@ def test_operands_are_tables_on_the_device_and_numbers(site, kind):
     assert f.verify(q, k, v, **tables).ok
 
 
+def test_operands_may_be_called_as_the_arguments_are_in_messages(site):
+    @at.attention
+    def shifted(q, k, v, h, j, *, Q: at.Tensor["h"], K: at.Tensor["j"]):
+        return at.softmax(at.dot(q, k) + Q[h] * K[j]) @ v
+
+    rng, host = np.random.default_rng(4), inputs()
+    Q, K = rng.standard_normal(4, np.float32), rng.standard_normal(37, np.float32)
+    arrays, tables = [site.array(x) for x in host], {"K": site.array(K), "Q": site.array(Q)}
+    for _ in range(2):
+        near(shifted(*arrays, **tables), shifted.reference(*host, Q=Q, K=K))
+
+
 @pytest.mark.parametrize("kind", ["cupy", "torch"])
 def test_strides_layouts_and_ranks(site, kind):
     f, host = fresh(variants.sliding_window), inputs(Lq=20, Lk=20)
@@ -136,12 +148,12 @@ def test_tables_that_are_searched_are_summarised_first(site):
             near(f(*arrays, doc=table), f.reference(*host, doc=doc))
         first, second = site.machine.launches[-2:]
         assert "summarise" in first.source and first.words == second.words
-    assert not [x for x in f._on_device._ready.values() if x.repeat.captured]
+    assert not [x for x in f._on_device._repeats.values() if x[0].captured]
     site.machine.capturing.add(77)  # in another thread, perhaps
     near(f(*(site.array(x) for x in host), doc=site.array(doc)), f.reference(*host, doc=doc))
     site.machine.streams[0] = 77
     near(f(*(site.array(x) for x in host), doc=site.array(doc)), f.reference(*host, doc=doc))
-    (kept,) = [x.repeat.captured for x in f._on_device._ready.values() if x.repeat.captured]
+    (kept,) = [x[0].captured for x in f._on_device._repeats.values() if x[0].captured]
     assert [x.data.ptr for x in kept] == [site.machine.launches[-1].words["t_doc_sum1"]]
 
 

@@ -45,7 +45,7 @@ def look(signature: Signature, q: Any, k: Any, v: Any, operands: Mapping[str, An
     OperandError: a number on the GPU; an array that is not a plain one. DTypeError, GradientError: as for arrays on the host.
     """
     try:
-        return _look(signature, {"Q": q, "K": k, "V": v}, operands, out)
+        return _look(signature, {"q": q, "k": k, "v": v}, operands, out)
     except AttncError as error:
         raise error.located(here()) from None
 
@@ -59,23 +59,28 @@ def _look(signature: Signature, roles: dict[str, Any], operands: Mapping[str, An
     for name, x in arrays.items():
         library = libraries[name]
         if library is None:
-            raise _on_host(name, x, leader, _known(libraries[leader]), number)
+            raise _on_host(_shown(name), x, _shown(leader), _known(libraries[leader]), number)
         if device_of(x, library) != number:
             raise DeviceError(
-                f"`{leader}` and `{name}` lie on different devices",
-                cause=f"`{leader}` is on device {number}, `{name}` on device {device_of(x, library)}; a kernel runs on one",
-                cure=f"move `{name}` to device {number}",
+                f"`{_shown(leader)}` and `{_shown(name)}` lie on different devices",
+                cause=f"`{_shown(leader)}` is on device {number}, `{_shown(name)}` on device {device_of(x, library)}; a kernel runs on one",
+                cure=f"move `{_shown(name)}` to device {number}",
             )
     gpu = device.gpu(number)
-    library = _known(libraries["Q"])
+    library = _known(libraries["q"])
     stream = stream_of(library, gpu)
-    found = {name: find(x, name, _known(libraries[name]), gpu, stream) for name, x in arrays.items()}
+    found = {name: find(x, _shown(name), _known(libraries[name]), gpu, stream) for name, x in arrays.items()}
     for name, x in found.items():
-        _check_stream(name, x, library, stream)
+        _check_stream(_shown(name), x, library, stream)
     views = {name: describe(x.view) for name, x in found.items() if name != "out"}
-    mixed = {name: views.get(name, x) for name, x in operands.items()}
+    mixed = {name: views[name] if name in tables else x for name, x in operands.items()}
     written = None if out is None else _writable(found["out"])
-    return Given(views["Q"], views["K"], views["V"], mixed, written, library, gpu, stream, tuple(found.values()))
+    return Given(views["q"], views["k"], views["v"], mixed, written, library, gpu, stream, tuple(found.values()))
+
+
+def _shown(name: str) -> str:
+    """An argument's name in messages; an operand may be called Q, but none is called q."""
+    return name.upper() if name in ("q", "k", "v") else name
 
 
 def _known(library: Library | None) -> Library:

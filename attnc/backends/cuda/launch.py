@@ -10,7 +10,7 @@ import ctypes
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
-from attnc.backends.arguments import Layout
+from attnc.backends.cuda.executable import Executable
 from attnc.backends.cuda.load import Loaded
 from attnc.backends.launch import summary_words
 from attnc.dsl.place import here
@@ -73,9 +73,10 @@ class Call:
                 self._set(before)
 
 
-def scratch_words(layout: Layout, tables: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """The device memory that a call needs besides its arrays: the word that takes its address, and its length in int64.
+def scratch(executable: Executable, tables: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """The device memory that a call needs besides its arrays: the word that takes its address, and bytes.
 
     tables: the shapes of the operand tables.
     """
-    return {f"t_{name}_sum{axis}": summary_words(tuple(tables[name]), axis) for name, axis in layout.searches}
+    searches = executable.layout.searches
+    return {f"t_{name}_sum{axis}": 8 * summary_words(tuple(tables[name]), axis) for name, axis in searches}

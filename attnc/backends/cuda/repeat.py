@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +10,16 @@ from attnc.backends.cuda.arrays import STREAMS, Library, finish, maker
 from attnc.backends.cuda.check import check_tables
 from attnc.backends.cuda.device import Gpu
 from attnc.backends.cuda.given import Given
-from attnc.backends.cuda.launch import Call, scratch_words
+from attnc.backends.cuda.launch import Call, scratch
 from attnc.backends.cuda.load import Loaded
 from attnc.backends.launch import fill
 from attnc.backends.outputs import place, shape
 from attnc.interp import Array
 from attnc.runtime.arrays import ITEMSIZE, View
 from attnc.runtime.binding import Bound, describe
+from attnc.runtime.described import Described
 from attnc.runtime.dlpack import compact
 
-ROLES = {"q": "Q", "k": "K", "v": "V"}
 ALIGN = 16  # bytes between parts of the scratch memory
 
 
@@ -39,7 +39,8 @@ class Repeat:
     """inputs: words of the block that hold addresses, and the names of those arrays. outputs: words, and what makes the arrays.
 
     rooms: words, and bytes from the beginning of the scratch memory. words: all of these in this order. waits: whether an array
-    is of a library whose stream nobody can ask for.
+    is of a library whose stream nobody can ask for. order: where each input stands among the call's arrays: q, k, v, and the
+    operands in the order that they were given in.
     """
 
     call: Call
@@ -50,6 +51,7 @@ class Repeat:
     scratch: Maker | None
     words: tuple[int, ...]
     waits: bool
+    order: tuple[int, ...]
     captured: list[Any] = field(default_factory=list)
 
     def run(self, places: list[int], stream: int, out: tuple[Any, int] | None = None) -> tuple[Any, ...]:
@@ -92,22 +94,33 @@ def prepare(loaded: Loaded, given: Given, bound: Bound, outputs: Sequence[Wanted
     block = fill(layout, inputs, roles, places, tables, [0] * len(layout.searches))
     call = Call(loaded, block, inputs.extents, shapes)
     numbers = layout.words
-    known = [(numbers[f"{role}_p"], ROLES[role]) for role in layout.roles]
+    known = [(numbers[f"{role}_p"], role) for role in layout.roles]
     known += [(numbers[f"t_{name}_p"], name) for name, x in tables.items() if inputs.operands[name].size]
     made = [
         (numbers[f"out{n}_p"], maker(given.library, extents, dtype, given.gpu))
         for n, (extents, dtype) in enumerate(shaped)
     ]
-    needed = {numbers[name]: 8 * n for name, n in scratch_words(layout, shapes).items()}
-    needed |= {numbers[f"t_{name}_p"]: x.nbytes for name, x in tables.items() if not inputs.operands[name].size}
-    rooms, end = [], 0
-    for word, size in needed.items():
-        rooms.append((word, end))
-        end += -(-size // ALIGN) * ALIGN
-    scratch = maker(given.library, (end // 8,), "int64", given.gpu) if end else None
+    rooms, end = _rooms(loaded, tables, inputs.operands)
+    room = maker(given.library, (end // 8,), "int64", given.gpu) if end else None
+    names = ["q", "k", "v", *(name for name, x in given.operands.items() if isinstance(x, Described))]
+    order = tuple([names.index(name) for _, name in known])
     waits = any(x.library not in STREAMS for x in given.keep)
     words = tuple([word for word, _ in (*known, *made, *rooms)])
-    return Repeat(call, given.library, tuple(known), tuple(made), tuple(rooms), scratch, words, waits)
+    return Repeat(call, given.library, tuple(known), tuple(made), rooms, room, words, waits, order)
+
+
+def _rooms(
+    loaded: Loaded, tables: Mapping[str, Array], operands: Mapping[str, Any]
+) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Parts of the scratch memory: the words that take their addresses, with where they begin; and bytes of the whole."""
+    numbers = loaded.executable.layout.words
+    needed = scratch(loaded.executable, {name: x.shape for name, x in tables.items()})
+    needed |= {f"t_{name}_p": x.nbytes for name, x in tables.items() if not operands[name].size}
+    rooms, end = [], 0
+    for name, size in needed.items():
+        rooms.append((numbers[name], end))
+        end += -(-size // ALIGN) * ALIGN
+    return tuple(rooms), end
 
 
 def _captures(gpu: Gpu, stream: int) -> bool:
@@ -125,5 +138,5 @@ def _entries(x: Array) -> Array:
 
 def addresses(repeat: Repeat, bound: Bound) -> list[int]:
     """The addresses of a call's arrays, in the order that `Repeat.run` takes."""
-    found = {"Q": bound.inputs.q, "K": bound.inputs.k, "V": bound.inputs.v, **bound.inputs.operands}
+    found = {**bound.inputs.operands, "q": bound.inputs.q, "k": bound.inputs.k, "v": bound.inputs.v}
     return [found[name].__array_interface__["data"][0] for _, name in repeat.inputs]
