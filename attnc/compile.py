@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from attnc.backends.cuda.emit import Source
     from attnc.backends.cuda.executable import Executable
     from attnc.schedule.mma import Mma
+    from attnc.schedule.short import Form
 
 Stage = Literal["graph", "fused", "tile", "source", "kernel"]
 PASSES: tuple[Callable[[Graph], Graph], ...] = (canonicalise, fold, expand, canonicalise, fold)
@@ -122,55 +123,72 @@ def cuda_source(graph: Graph, program: Program, problem: Problem, target: str, a
     return source.text
 
 
+def cuda_form(program: Program, extents: Mapping[str, int]) -> Form:
+    """The form of the kernels for a call; extents: q_len, kv_len, group."""
+    from attnc.schedule.short import choose as choose_form
+    from attnc.tile.merge import obstacle
+    from attnc.tile.share import shares
+
+    q_len, kv_len, group = (extents[name] for name in ("q_len", "kv_len", "group"))
+    return choose_form(q_len, kv_len, group, shares(program), not obstacle(program))
+
+
 def cuda_executable(
-    graph: Graph, program: Program, problem: Problem, target: str, aligned: bool, *, cache: Cache | None = None
+    graph: Graph,
+    program: Program,
+    problem: Problem,
+    target: str,
+    aligned: bool,
+    *,
+    form: Form | None = None,
+    cache: Cache | None = None,
 ) -> Executable:
-    """The compiled kernels of a call on a GPU of `target` ("sm_90"). No GPU is needed.
+    """The compiled kernels of a call on a GPU of `target` ("sm_90"). No GPU is needed. form: `cuda_form` of the call.
 
     Of the schedules that fit, the first whose kernel spills no registers; if all do, the one that spills least. All that
     were compiled are in the cache with their reports, so a warm start compiles nothing.
     Raises what `cuda_source` raises, and UnsupportedError where the packages that compile are missing.
     """
-    from attnc.backends.cuda.emit import SUMMARY_THREADS
+    from attnc.backends.cuda.emit import stages
     from attnc.backends.cuda.executable import Executable, Stage
     from attnc.backends.cuda.kernel import build as build_cuda
     from attnc.schedule.cuda_target import named
+    from attnc.schedule.short import PLAIN
 
-    block, chosen, cache = layout(program), named(target), cache or Cache()
+    block, chosen, cache, form = layout(program), named(target), cache or Cache(), form or PLAIN
 
     def built(text: str, threads: int, shared: int) -> Cubin:
         return build_cuda(text, block, threads, shared, chosen, cache).cubin
 
     tried = []
-    for schedule, source in _cuda_sources(graph, program, problem, target, aligned):
-        cubin = built(source.text, schedule.threads, source.shared)
-        tried.append((schedule, source, cubin))
-        if not cubin.report.spilled:
+    for schedule, source in _cuda_sources(graph, program, problem, target, aligned, form):
+        report = built(source.text, schedule.threads, source.shared).report
+        tried.append((schedule, source, report))
+        if not report.spilled:
             break
-    schedule, source, main = min(tried, key=lambda x: x[2].report.spilled)  # the first of equals
-    parts = [("main", main, schedule.threads, source.shared)]
-    if source.summary is not None:
-        parts.insert(0, ("summary", built(source.summary, SUMMARY_THREADS, 0), SUMMARY_THREADS, 0))
-    stages = tuple(
-        Stage(role, cubin.code, cubin.entry, source.parameters, threads, shared, cubin.report)
-        for role, cubin, threads, shared in parts
-    )
-    passed = tuple((x, cubin.report) for x, _, cubin in tried if x != schedule)
-    return Executable(chosen, block, stages, schedule.rows, aligned, schedule, passed)
+    schedule, source, report = min(tried, key=lambda x: x[2].spilled)  # the first of equals
+    found = []
+    for role, text, parameters, threads, shared in stages(source, schedule):
+        cubin = built(text, threads, shared)
+        found.append(Stage(role, cubin.code, cubin.entry, parameters, threads, shared, cubin.report))
+    passed = tuple((x, spilling) for x, _, spilling in tried if x != schedule)
+    return Executable(chosen, block, tuple(found), schedule.rows, aligned, form, source.record, schedule, passed)
 
 
 def _cuda_sources(
-    graph: Graph, program: Program, problem: Problem, target: str, aligned: bool
+    graph: Graph, program: Program, problem: Problem, target: str, aligned: bool, form: Form | None = None
 ) -> Iterator[tuple[Mma, Source]]:
     """The CUDA kernel in each schedule that fits, the fastest first."""
     from attnc.backends.cuda.context import Types as CudaTypes
     from attnc.backends.cuda.plan import sources
     from attnc.schedule.cuda_target import named
+    from attnc.schedule.short import PLAIN
 
     block = layout(program)
     types = problem.types(block)
     cuda = CudaTypes(types.roles, types.tables, types.outputs, types.small)
-    return sources(program, block, cuda, problem.features, named(target), aligned=aligned, title=title(graph))
+    chosen, name = named(target), title(graph)
+    return sources(program, block, cuda, problem.features, chosen, aligned=aligned, title=name, form=form or PLAIN)
 
 
 def fuse(graph: Graph) -> Plan:

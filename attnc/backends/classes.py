@@ -66,12 +66,12 @@ def unsettled(keys: Keys) -> str:
     return "possible and not certain" if keys.full and keys.partial and keys.implied else "possible"
 
 
-def widest(ctx: Emitter, size: int) -> None:
+def widest(ctx: Emitter, size: int, length: str = "kv_len") -> None:
     """The span with which a search begins: the largest 8^n tiles, of `size` keys, below the number of keys."""
     if "widest" not in ctx.words:
         ctx.words["widest"] = "widest"
         ctx.top.line(f"widest = {size}")
-        with ctx.top.block(f"while widest * {BLOCK} < {ctx.word('kv_len')}:"):
+        with ctx.top.block(f"while widest * {BLOCK} < {ctx.word(length)}:"):
             ctx.top.line(f"widest *= {BLOCK}")
 
 

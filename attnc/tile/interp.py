@@ -11,18 +11,23 @@ import numpy as np
 from attnc.interp import ELEMENTWISE, Array, Inputs, Interpreter, Value, align, canonical, contract
 from attnc.ir.graph import Node, node, topological
 from attnc.passes.stabilise import value
+from attnc.tile.merge import split
 from attnc.tile.program import (
+    PART,
     Dot,
     DotAcc,
     FeatureReduce,
     Keys,
     Load,
     Map,
+    Merge,
     Program,
     Reduce,
     RowMap,
+    Save,
     SetRow,
     Statement,
+    Step,
     Store,
     graphs,
 )
@@ -40,10 +45,12 @@ def run(
     dtype: Any = np.float64,
     tile: tuple[int, int] = (4, 4),
     rules: Rules | None = None,
+    part: int | None = None,
 ) -> list[Array]:
     """The outputs, (B,Hq,Lq) or (B,Hq,Lq,F), as `attnc.interp.interpret` gives them.
 
-    tile: rows and keys of a tile. rules: replacements for entries of `attnc.interp.ELEMENTWISE`.
+    tile: rows and keys of a tile. rules: replacements for entries of `attnc.interp.ELEMENTWISE`. part: keys of a part, whole
+    tiles, where the parts' states are merged (`attnc.tile.merge.split`).
     """
     x = inputs.extents
     features = {**x, **_feature_extents(program, inputs)}
@@ -54,8 +61,7 @@ def run(
     for b, h, i0 in itertools.product(range(x["batch"]), range(x["heads"]), range(0, x["q_len"], tile[0])):
         rows = (i0, min(i0 + tile[0], x["q_len"]))
         item = _Item(inputs, np.dtype(dtype), (b, h), rows, tile[1], everything, features, judges)
-        for step in program.steps:
-            item.step(step)
+        item.run(program, part)
         for s in stores:
             parts[s.index, b, h, i0] = item.outputs[s.index]
     return [_assemble(parts, s.index, x, tile[0]) for s in stores]
@@ -101,6 +107,8 @@ class _Item:
         self.extents, self.features = inputs.extents, features
         self.b, self.h = head
         self.values: dict[str, Value] = {}
+        self.span = (0, self.extents["kv_len"])
+        self.saved: list[dict[str, Value]] = []
         self.outputs: dict[int, Array] = {}
         self.fixed = {
             node("index", name="b"): Value(np.array([self.b]), ("b",)),
@@ -134,11 +142,30 @@ class _Item:
         shape = [sizes.get(a, n) if a in ("i", "j") else n for a, n in zip(full, data.shape, strict=True)]
         return Value(np.broadcast_to(data, shape), full)
 
-    def step(self, step: Statement | Keys | Store) -> None:
+    def run(self, program: Program, part: int | None) -> None:
+        """Execute all steps, with the keys at once or in parts."""
+        programs = split(program) if part is not None else None
+        if part is None or programs is None:
+            for step in program.steps:
+                self.step(step)
+            return
+        first, last = programs
+        for start in range(0, max(self.extents["kv_len"], 1), part):
+            self.span = (start, start + part)
+            for step in first.steps:
+                self.step(step)
+        for step in last.steps:
+            self.step(step)
+
+    def step(self, step: Step) -> None:
         """Execute one step."""
         match step:
             case Keys():
                 self._sweep(step)
+            case Save():
+                self.saved.append({s.name: self.values[s.name] for s in step.states})
+            case Merge():
+                self._merge(step)
             case Store():
                 axes = ("i",) if step.feature is None else ("i", step.feature)
                 self.outputs[step.index] = self.evaluate(step.graph, axes).data[0, 0].astype(self.dtype)
@@ -160,9 +187,25 @@ class _Item:
             kept = {s.name for s in keys.states} | set(outside)
             self.values = {name: x for name, x in self.values.items() if name in kept}
 
+    def _merge(self, merge: Merge) -> None:
+        """The states of all keys from those that were saved."""
+        for join in merge.joins:
+            name, terms = join.state.name, []
+            for part in self.saved:
+                self.values |= {f"{other}{PART}": x for other, x in part.items()}
+                x = part[name].data
+                if join.scale is not None:
+                    scale = self.evaluate(join.scale, "i").data
+                    with np.errstate(all="ignore"):
+                        x = x * (scale if join.state.feature is None else scale[..., None])
+                terms.append(x)
+            axes = self.saved[0][name].axes
+            self.values[name] = Value(np.asarray(REDUCE[join.how](np.stack(terms), axis=0), terms[0].dtype), axes)
+
     def _tiles(self, keys: Keys) -> Iterator[tuple[int, int, bool]]:
         """Where the tiles that are not empty start and stop, and whether the full body runs."""
-        start = np.arange(0, self.extents["kv_len"], self.tile)
+        first, last = self.span
+        start = np.arange(first, min(last, self.extents["kv_len"]), self.tile)
         stop = np.minimum(start + self.tile, self.extents["kv_len"])
         b, h, i0, i1 = (np.full(len(start), x) for x in (self.b, self.h, self.rows[0], self.rows[1] - 1))
         possible, full = self.judges[keys.number](b, h, i0, i1, start, stop - 1)

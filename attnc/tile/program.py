@@ -145,8 +145,37 @@ class Store:
     graph: Node
 
 
+@dataclass(frozen=True, slots=True)
+class Save:
+    """The states of a sweep over one part of the keys are kept, for a Merge."""
+
+    states: tuple[State, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A state of all keys = sum, max or min of its values in the parts, each times `scale`[i] (None: 1).
+
+    `scale` is a graph over states that are joined before: by their names, and of the part by their names with PART.
+    """
+
+    state: State
+    how: str
+    scale: Node | None = None
+
+
+PART = "_part"
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """The states of a sweep, from those of its parts, which Save kept."""
+
+    joins: tuple[Join, ...]
+
+
 Statement = Load | RowMap | FeatureReduce | Dot | Map | Reduce | DotAcc | SetRow
-Step = Load | RowMap | FeatureReduce | Keys | Store
+Step = Load | RowMap | FeatureReduce | Keys | Save | Merge | Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +191,8 @@ class Program:
         """The sweeps over the keys, in order."""
         return [x for x in self.steps if isinstance(x, Keys)]
 
-    def statements(self) -> Iterator[Statement | Store]:
-        """Every statement and store, both bodies of every sweep included."""
+    def statements(self) -> Iterator[Statement | Save | Merge | Store]:
+        """Every statement, save, merge and store, both bodies of every sweep included."""
         for x in self.steps:
             if isinstance(x, Keys):
                 yield from x.full
@@ -177,12 +206,14 @@ class Program:
         return listing(self)
 
 
-def graphs(s: Statement | Store) -> tuple[Node, ...]:
+def graphs(s: Statement | Save | Merge | Store) -> tuple[Node, ...]:
     """The graphs that a statement evaluates."""
-    return () if isinstance(s, Dot | DotAcc) else (s.graph,)
+    if isinstance(s, Merge):
+        return tuple(join.scale for join in s.joins if join.scale is not None)
+    return () if isinstance(s, Dot | DotAcc | Save) else (s.graph,)
 
 
-def reads(s: Statement | Store) -> set[str]:
+def reads(s: Statement | Save | Merge | Store) -> set[str]:
     """Names of the tiles, rows and states that a statement reads."""
     values = {x["name"] for x in topological(graphs(s)) if x.op == "value"}
     return values | {s.rows} if isinstance(s, Dot) else values

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from attnc.ir.text import expression
 from attnc.tile.program import (
+    PART,
     Dot,
     DotAcc,
     FeatureReduce,
     Keys,
     Load,
     Map,
+    Merge,
     Program,
     Reduce,
     RowMap,
+    Save,
     SetRow,
     Statement,
     Step,
@@ -63,7 +66,16 @@ def _sweep(keys: Keys) -> list[str]:
 
 
 def _lines(step: Step) -> list[str]:
-    return _sweep(step) if isinstance(step, Keys) else [line(step)]
+    match step:
+        case Keys():
+            return _sweep(step)
+        case Save():
+            return [f"save {s.name}" for s in step.states]
+        case Merge():
+            scaled = [(j, f"{expression(j.scale)} * " if j.scale is not None else "") for j in step.joins]
+            return [f"{j.state.name} = {j.how}[parts]({scale}{j.state.name}{PART})" for j, scale in scaled]
+        case _:
+            return [line(step)]
 
 
 def listing(program: Program) -> str:

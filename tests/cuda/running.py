@@ -10,17 +10,21 @@ import numpy as np
 
 from attnc.backends.arguments import layout
 from attnc.backends.cuda.context import Types
-from attnc.backends.cuda.emit import SUMMARY_THREADS, Source
+from attnc.backends.cuda.emit import Source, stages
 from attnc.backends.cuda.emulate.launch import launch
 from attnc.backends.cuda.emulate.memory import Memory
+from attnc.backends.cuda.executable import Executable, Stage
 from attnc.backends.cuda.plan import sources
 from attnc.backends.launch import Output, is_small, pack, table_dtype
 from attnc.compile import lower
 from attnc.dsl.trace import trace
+from attnc.runtime.arrays import numpy_dtype
 from attnc.runtime.binding import Bound, bind
 from attnc.schedule.cuda_target import named
 from attnc.schedule.mma import Mma
+from attnc.schedule.short import PLAIN, Form
 from attnc.tile.program import Program, Store
+from attnc.variant import with_lse
 from attnc.verification import Report, report
 
 
@@ -50,19 +54,24 @@ def emitted(
     aligned: bool = True,
     change: Callable[[Program], Program] = lambda program: program,
     keys: int | None = None,
+    form: Form = PLAIN,
+    lse: bool = False,
 ) -> tuple[Source, Mma, Any, Bound, Any]:
     """The source in the first schedule that fits (of so many keys per tile), the graph, the inputs, the argument block."""
     bound = bind(variant.signature, q, k, v, operands)
     graph = trace(
         variant.function, variant.signature, kinds=bound.kinds, constants=bound.constants, absent=bound.absent
     )
+    graph = with_lse(graph) if lse else graph
     program = change(lower(graph))
     block = layout(program)
     tables = {
         t.name: table_dtype(t, np.asarray(bound.inputs.operands[t.name]).dtype.name, "float32") for t in block.tables
     }
-    types = Types(bound.dtype, tables, (bound.dtype,) * block.outputs, is_small(block, bound.inputs))
-    found = sources(program, block, types, bound.features, named(target), aligned=aligned, title=graph.name)
+    types = Types(
+        bound.dtype, tables, (bound.dtype,) * (block.outputs - lse) + ("float32",) * lse, is_small(block, bound.inputs)
+    )
+    found = sources(program, block, types, bound.features, named(target), aligned=aligned, title=graph.name, form=form)
     schedule, source = next(x for x in found if keys is None or x[0].keys == keys)
     return source, schedule, (graph, program, block), bound, types
 
@@ -78,13 +87,14 @@ def run(
     **options: Any,
 ) -> Run:
     """Emulate a call. edit: a change of the source, to plant a fault."""
-    source, schedule, (graph, program, block), bound, _ = emitted(variant, q, k, v, operands, **options)
+    source, schedule, (graph, program, block), bound, types = emitted(variant, q, k, v, operands, **options)
     x = bound.inputs.extents
     stores = [s for s in program.steps if isinstance(s, Store)]
     outputs = []
-    for s in stores:
+    for s, dtype in zip(stores, types.outputs, strict=True):
         features = [bound.features[s.feature]] if s.feature is not None else []
-        outputs.append(np.full((x["batch"], x["heads"], x["q_len"], *features), np.nan, bound.inputs.q.dtype))
+        outputs.append(np.full((x["batch"], x["heads"], x["q_len"], *features), np.nan, numpy_dtype(dtype)))
+    executable = _executable(source, schedule, block, options.get("form", PLAIN))
     packed, arrays = pack(block, bound.inputs, [Output(0, y.strides[:3]) for y in outputs], "float32", 1)
     words = dict(zip(block.words, np.frombuffer(packed, np.int64).tolist(), strict=True))
     memory = Memory()
@@ -92,18 +102,25 @@ def run(
     names += [f"t_{name}_sum{axis}" for name, axis in block.searches]
     words |= {name: memory.address(array, name) for name, array in zip(names, arrays, strict=True)}
     words |= {f"out{s.index}_p": memory.address(y, f"out{s.index}") for s, y in zip(stores, outputs, strict=True)}
-    arguments = [words[name] for name in source.parameters]
-    if source.summary is not None:
-        launch(source.summary, arguments, rows_of_summaries(block, bound), SUMMARY_THREADS, 0, memory)
-    grid = x["batch"] * x["heads"] * -(-x["q_len"] // schedule.rows)
-    launch(edit(source.text), arguments, grid, schedule.threads, source.shared, memory)
+    room = np.full(executable.workspace(x) // 4, np.nan, np.float32)
+    words["scratch"] = memory.address(room, "workspace") if room.size else 0
+    tables = {t.name: np.shape(bound.inputs.operands[t.name]) for t in block.tables}
+    texts = {"summary": source.summary, "main": edit(source.text), "merge": source.merge and edit(source.merge.text)}
+    for stage in executable.stages:
+        arguments = [words[name] for name in stage.parameters]
+        grid = executable.blocks(stage, x, tables)
+        launch(texts[stage.role], arguments, grid, stage.threads, stage.shared_bytes, memory)
     return Run(source, schedule, outputs, graph, bound)
 
 
-def rows_of_summaries(block: Any, bound: Bound) -> int:
-    """Rows of all tables that are searched: blocks of the launch that summarises them."""
-    total = 0
-    for name, axis in block.searches:
-        shape = np.shape(bound.inputs.operands[name])
-        total += int(np.prod([n for m, n in enumerate(shape) if m != axis], dtype=np.int64))
-    return total
+def _executable(source: Source, schedule: Mma, block: Any, form: Form) -> Executable:
+    """As it would be compiled, without machine code."""
+    return Executable(
+        named("sm_80"),
+        block,
+        tuple(Stage(role, b"", "", *rest) for role, _, *rest in stages(source, schedule)),
+        schedule.rows,
+        True,
+        form,
+        source.record,
+    )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from attnc.backends.cuda import products
+from attnc.backends.cuda import items, products
 from attnc.backends.cuda.context import Context
 from attnc.backends.cuda.leaves import Spelling
+from attnc.backends.leaves import number
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node, topological
 from attnc.passes.expand import feature_axes
 from attnc.tile.lower import COMBINE, row
-from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, RowMap, SetRow, Statement
+from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, RowMap, SetRow, State, Statement
 
 NEUTRAL = {
     "float": {"sum": "0.0", "max": "-INF", "min": "INF"},
@@ -32,11 +33,10 @@ def spelling(ctx: Context, graph: Node, feature: str = "", *outer: Scope) -> Spe
     return found
 
 
-def indices(ctx: Context, graph: Node, asked: str = "ij") -> None:
+def indices(ctx: Context, graph: Node, asked: str = "hij") -> None:
     """The indices of a thread's element, as far as they are asked for and the graph reads them."""
     read = {x["name"] for x in topological([graph]) if x.op == "index" and x["name"] in asked}
-    if "i" in read:
-        ctx.out.line("i = resize(i0 + first_row + 16 * rt + 8 * hf, 32)")
+    items.row_indices(ctx, read)
     if "j" in read:
         ctx.out.line("j = resize(now + first_key + 8 * ct + e, 32)")
 
@@ -44,6 +44,21 @@ def indices(ctx: Context, graph: Node, asked: str = "ij") -> None:
 def as_stored(text: str, kind: str) -> str:
     """A value for an array of registers; booleans are held as 0 and 1."""
     return f"resize(where({text}, 1, 0), 32)" if kind == "bool" else text
+
+
+def begin_states(ctx: Context, states: Iterable[State]) -> None:
+    """Initial values."""
+    for s in states:
+        initial = number(s.initial)
+        if s.feature is None:
+            array = ctx.row(s.name, s.kind)
+            with ctx.rows():
+                ctx.out.line(f"{array}[rt, hf] = {initial}")
+        else:
+            array = ctx.accumulator(s.name, s.feature)
+            count = ctx.vectors(1, s.feature).length // 8
+            with ctx.rows(), ctx.out.block(f"for ft in unrolled({count}):"), ctx.out.block("for e in unrolled(2):"):
+                ctx.out.line(f"{array}[rt, ft, 2 * hf + e] = {initial}")
 
 
 class Body:
@@ -115,13 +130,16 @@ class Body:
         ctx = self.ctx
         # What is the same for all queries or keys of a thread is computed once for them, not left to the compiler to find.
         by_key = any(x.operands and "j" in x.axes and "i" not in x.axes for x in topological([s.graph]))
-        own, loops = ("i", (ctx.keys, ctx.rows)) if by_key else ("j", (ctx.rows, ctx.keys))
+        of_row = {"i", "h"} if ctx.share else {"i"}
+        own, loops = (of_row, (ctx.keys, ctx.rows)) if by_key else ({"j"}, (ctx.rows, ctx.keys))
         with loops[0]():
             if by_key:
                 indices(ctx, s.graph, "j")
-            outer = Scope(ctx.out.place(), lambda x: own not in x.axes and not feature_axes(x))
+            elif "h" in s.graph.axes:
+                items.row_indices(ctx, {"h"})
+            outer = Scope(ctx.out.place(), lambda x: not own & x.axes and not feature_axes(x))
             with loops[1]():
-                indices(ctx, s.graph, "i" if by_key else "ij")
+                indices(ctx, s.graph, "hi" if by_key else "ij")
                 speller = spelling(ctx, s.graph, "", outer)
                 text = speller.spell(s.graph)
                 kind = speller.kind(s.graph)

@@ -60,6 +60,7 @@ class Context:
     """One kernel under construction. `top` is printed once per block, `item` is what a block's queries share.
 
     aligned: whether rows of q, k and v are whole aligned chunks of 16 bytes, which hardware copies without registers.
+    share: whether rows of a tile are the queries of all heads of a group (`items`), else of one head.
     """
 
     program: Program
@@ -69,6 +70,7 @@ class Context:
     features: Mapping[str, int]
     top: Printer
     aligned: bool
+    share: bool = False
     names: Names = field(default_factory=Names)
     item: Scope = field(init=False)
     out: Printer = field(init=False)

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from attnc.backends.arguments import Layout
-from attnc.backends.cuda import ptx, shared
-from attnc.backends.cuda.body import Body, feature_reduce, row_map
+from attnc.backends.cuda import items, parts, ptx, shared
+from attnc.backends.cuda.body import Body, begin_states, feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile, Types
 from attnc.backends.cuda.output import store
 from attnc.backends.cuda.search import Search
 from attnc.backends.extremes import begin_of, entries_of, others
-from attnc.backends.leaves import number
 from attnc.backends.printer import Printer
-from attnc.backends.spelling import Scope
 from attnc.ir.text import expression
 from attnc.schedule.mma import Mma
-from attnc.tile.program import FeatureReduce, Keys, Load, Program, RowMap, Store
+from attnc.schedule.short import PLAIN, Form
+from attnc.tile.merge import split
+from attnc.tile.program import FeatureReduce, Keys, Load, Merge, Program, RowMap, Save, Store
+from attnc.tile.share import shares
 
 FIXED = (
     "row rest lane warp quad first_row first_key start item tile tiles b h i0 i1 ni j0 j1 now stage full last rt hf ct ft e kk n n0 n1 n2 n3 n4 n5 ia ib ja jb f i j c r p x even odd b0 b1 b2 b3 "
-    "address live key turn value cursor approved span stop widest certain possible more end INF NAN INT_MIN INT_MAX range min kernel"
+    "part parts length row0 kv records scratch address live key turn value cursor approved span stop widest certain possible more end INF NAN INT_MIN INT_MAX range min kernel"
 )
 SUMMARY_THREADS = 256
 
@@ -37,22 +38,60 @@ class Source:
     """An emitted module; `parameters`: the words of the argument block that `kernel` takes; bytes of shared memory of a block.
 
     summary: a second module where tables are searched: its kernel, of the same parameters, is launched before, with a block of
-    SUMMARY_THREADS for each row of each table.
+    SUMMARY_THREADS for each row of each table. merge: where keys are split, the kernel that is launched after, with a block of
+    `parts.MERGE` for each batch, head and query. record: bytes of the workspace for each of these and each part of the keys.
     """
 
     text: str
     parameters: tuple[str, ...]
     shared: int
     summary: str | None = None
+    merge: Source | None = None
+    record: int = 0
+
+
+def stages(source: Source, schedule: Mma) -> Iterator[tuple[str, str, tuple[str, ...], int, int]]:
+    """The kernels of a call in the order of their launches: role, text, parameters, threads, bytes of shared memory."""
+    if source.summary is not None:
+        yield "summary", source.summary, source.parameters, SUMMARY_THREADS, 0
+    yield "main", source.text, source.parameters, schedule.threads, source.shared
+    if source.merge is not None:
+        yield "merge", source.merge.text, source.merge.parameters, parts.MERGE.threads, source.merge.shared
 
 
 def emit(
-    program: Program, block: Layout, schedule: Mma, types: Types, features: Mapping[str, int], aligned: bool, title: str
+    program: Program,
+    block: Layout,
+    schedule: Mma,
+    types: Types,
+    features: Mapping[str, int],
+    aligned: bool,
+    title: str,
+    form: Form = PLAIN,
 ) -> Source:
-    """The source of a kernel."""
-    top, body = Printer(), Printer()
-    ctx = Context(program, block, schedule, types, features, top, aligned)
-    parameters = tuple(name for name in block.words if name not in ("counter", "scratch", "scratch_stride"))
+    """The source of a kernel, and of those that are launched with it."""
+    assert not form.share or shares(program), "internal error: what the rows of a tile share depends on the head"
+
+    def module(program: Program, schedule: Mma, share: bool, note: str) -> Source:
+        ctx = Context(program, block, schedule, types, features, Printer(), aligned, share)
+        return _module(ctx, f"{title}\n\nThis kernel: {note}" if note else title)
+
+    if not form.split:
+        return module(program, schedule, form.share, "")
+    programs = split(program)
+    assert programs is not None, "internal error: a program without a merge rule"
+    first, last = programs
+    source = module(first, schedule, form.share, "the states of a part of the keys.")
+    merge = module(last, parts.MERGE, False, "the parts merged.")
+    return replace(source, merge=merge, record=parts.record(first.sweeps[0].states, features).bytes)
+
+
+def _module(ctx: Context, title: str) -> Source:
+    """The source of one kernel."""
+    body = Printer()
+    parted = any(isinstance(s, Save | Merge) for s in ctx.program.steps)
+    without = ("counter", "scratch_stride") if parted else ("counter", "scratch", "scratch_stride")
+    parameters = tuple(name for name in ctx.layout.words if name not in without)
     ctx.names.used |= {
         *FIXED.split(),
         *parameters,
@@ -63,7 +102,7 @@ def emit(
     _kernel(ctx)
     code = Printer()
     with code.block(f"def kernel({', '.join(parameters)}):"):
-        for text in (*top.lines(), *body.lines()):
+        for text in (*ctx.top.lines(), *body.lines()):
             code.line(text)
     text = "\n\n\n".join((_header(ctx, title, str(code)), str(code)))
     return Source(text, parameters, ctx.shared, _summary(ctx, parameters) if ctx.searches else None)
@@ -119,20 +158,13 @@ def _imports(out: Printer, code: str) -> None:
 
 
 def _kernel(ctx: Context) -> None:
-    """A block's queries, the last (under a causal mask heaviest) tile of a head first; then the steps of the program."""
-    out, rows = ctx.out, ctx.schedule.rows
+    """What a block takes, then the steps of the program."""
     top = ctx.top
     top.line("start = shared()")
     top.line("lane, warp = thread() & 31, thread() >> 5")
     top.line("quad = lane & 3")
     top.line(f"first_row, first_key = {16 * ctx.schedule.tall} * warp + (lane >> 2), 2 * quad")
-    out.line(f"tiles = floordiv(q_len + {rows - 1}, {rows})")
-    out.line("tile, item = tiles - 1 - mod(block(), tiles), floordiv(block(), tiles)")
-    out.line("b, h = floordiv(item, heads), mod(item, heads)")
-    out.line(f"i0 = tile * {rows}")
-    out.line(f"ni = minimum({rows}, q_len - i0)")
-    out.line("i1 = i0 + ni - 1")
-    ctx.item = Scope(out.place(), lambda x: x.axes <= {"b", "h"} and ctx.corners(x) <= {"i0", "i1"})
+    items.begin(ctx)
     for step in ctx.program.steps:
         match step:
             case Load():
@@ -143,6 +175,10 @@ def _kernel(ctx: Context) -> None:
                 feature_reduce(ctx, step)
             case Keys():
                 Sweep(ctx, step).emit()
+            case Save():
+                parts.save(ctx, step)
+            case Merge():
+                parts.merge(ctx, step)
             case Store():
                 store(ctx, step)
 
@@ -153,8 +189,9 @@ def _load(ctx: Context, s: Load) -> None:
     out = ctx.out
     out.line(f"# {s.name}: queries i0..i1")
     source = ctx.names.fresh(f"{s.name}_rows")
-    out.line(f"{source} = q_p + b * q_b + h * q_h + i0 * q_l")
-    shared.copy(ctx, tile, tile.base, source, "q_l", "ni")
+    base, row = items.queries(ctx)
+    out.line(f"{source} = {base}")
+    shared.copy(ctx, tile, tile.base, source, row, "ni")
     out.line("copy_commit()")
     out.line("copy_wait(0)")  # what follows may read them before the sweep waits
     out.line("barrier()")
@@ -176,7 +213,7 @@ class Sweep:
         """States, then the loop: wait for a tile, look for the next and have it copied, work on the one that came."""
         ctx, out, keys = self.ctx, self.ctx.out, self.keys
         out.line(f"# sweep {keys.number} over the keys")
-        self._states()
+        begin_states(ctx, keys.states)
         for name, s in self.loads.items():
             self._room(name, s)
         search = Search(ctx, keys)
@@ -201,21 +238,6 @@ class Sweep:
             out.line(f"now, full = cursor, {search.full()}")
             out.line(f"cursor += {ctx.schedule.keys}")
 
-    def _states(self) -> None:
-        """Initial values."""
-        ctx = self.ctx
-        for s in self.keys.states:
-            initial = number(s.initial)
-            if s.feature is None:
-                array = ctx.row(s.name, s.kind)
-                with ctx.rows():
-                    ctx.out.line(f"{array}[rt, hf] = {initial}")
-            else:
-                array = ctx.accumulator(s.name, s.feature)
-                count = ctx.vectors(1, s.feature).length // 8
-                with ctx.rows(), ctx.out.block(f"for ft in unrolled({count}):"), ctx.out.block("for e in unrolled(2):"):
-                    ctx.out.line(f"{array}[rt, ft, 2 * hf + e] = {initial}")
-
     def _room(self, name: str, s: Load) -> None:
         """Two tiles in shared memory, and where the keys of this head begin."""
         ctx = self.ctx
@@ -225,7 +247,7 @@ class Sweep:
         ctx.tiles[name] = Tile(base, room.shape, room.features)
         role = s.graph["name"]
         self.sources[name] = ctx.names.fresh(f"{name}_head")
-        head = f"floordiv(h, group) * {role}_h"
+        head = f"{items.kv_head(ctx)} * {role}_h"
         ctx.out.line(f"{self.sources[name]} = {role}_p + b * {role}_b + {head}")
 
     def _copy(self, name: str, s: Load) -> None:
@@ -233,4 +255,4 @@ class Sweep:
         ctx, role, room = self.ctx, s.graph["name"], self.rooms[name]
         target = f"{room.base} + (1 - stage) * {room.shape.bytes}"
         source = f"{self.sources[name]} + cursor * {role}_l"
-        shared.copy(ctx, room, target, source, f"{role}_l", f"minimum(kv_len - cursor, {ctx.schedule.keys})")
+        shared.copy(ctx, room, target, source, f"{{}} * {role}_l", f"minimum(kv_len - cursor, {ctx.schedule.keys})")

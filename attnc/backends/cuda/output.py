@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attnc.backends.cuda import items
 from attnc.backends.cuda.body import indices, spelling
 from attnc.backends.cuda.context import SHORT, Context
 from attnc.ir.graph import Node, topological
@@ -15,7 +16,8 @@ def store(ctx: Context, s: Store) -> None:
     dtype = ctx.types.outputs[s.index]
     word, size = f"out{s.index}_", ITEMSIZE[dtype]
     base = ctx.names.fresh(f"out{s.index}")
-    ctx.out.line(f"{base} = {word}p + b * {word}b + h * {word}h + i0 * {word}l")
+    first, row = items.place(ctx, word)
+    ctx.out.line(f"{base} = {first}")
     if s.feature is None:
         with ctx.rows():
             indices(ctx, s.graph)
@@ -24,7 +26,7 @@ def store(ctx: Context, s: Store) -> None:
                 ctx,
                 dtype,
                 "and_(eq(quad, 0), lt(r, ni))",
-                f"{base} + r * {word}l",
+                f"{base} + {row}",
                 spelling(ctx, s.graph).spell(s.graph),
             )
         return
@@ -35,7 +37,7 @@ def store(ctx: Context, s: Store) -> None:
         indices(ctx, s.graph)
         ctx.out.line("r, f = first_row + 16 * rt + 8 * hf, 8 * ft + first_key")
         texts = [_element(ctx, s.graph, cells, e) for e in range(2)]
-        place = f"{base} + r * {word}l + f * {size}"
+        place = f"{base} + {row} + f * {size}"
         live = "lt(r, ni)" if length == n else f"and_(lt(r, ni), lt(f, {n}))"
         if dtype in SHORT and n % 2 == 0 and ctx.aligned:
             ctx.out.line(f"store_r_if({live}, {place}, pack_{SHORT[dtype]}({', '.join(texts)}))")

@@ -9,8 +9,10 @@ from attnc.backends.cuda.context import Types
 from attnc.backends.cuda.emit import Source, emit
 from attnc.errors import UnsupportedError
 from attnc.runtime.arrays import ITEMSIZE
+from attnc.schedule import short
 from attnc.schedule.cuda_target import CudaTarget
 from attnc.schedule.mma import CHUNK, Mma, candidates, swizzled
+from attnc.schedule.short import PLAIN, Form
 from attnc.tile.program import Load, Program
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -26,18 +28,20 @@ def sources(
     *,
     aligned: bool = True,
     title: str,
+    form: Form = PLAIN,
 ) -> Iterator[tuple[Mma, Source]]:
     """The kernel in each schedule that fits, the fastest first. UnsupportedError names what this backend cannot do.
 
-    aligned: whether rows of q, k and v begin at multiples of 16 bytes and are contiguous.
+    aligned: whether rows of q, k and v begin at multiples of 16 bytes and are contiguous. form: what a block takes.
     """
     check(program, types, features)
     found = False
     aligned = aligned and all(features[f] * ITEMSIZE[types.roles] % CHUNK == 0 for f in ("d", "e"))
-    for schedule in candidates(max(features["d"], features["e"])):
+    wide = max(features["d"], features["e"])
+    for schedule in short.candidates(form.warps) if form.warps else candidates(wide):
         if not all(_shared_evenly(schedule, features[f], types, aligned) for f in ("d", "e")):
             continue
-        source = emit(program, block, schedule, types, features, aligned, title)
+        source = emit(program, block, schedule, types, features, aligned, title, form)
         if source.shared <= target.shared_of_block:
             found = True
             yield schedule, source

@@ -11,7 +11,7 @@ from attnc.backends import classes
 from attnc.backends.cuda.context import Context
 from attnc.backends.cuda.leaves import Spelling
 from attnc.ir.graph import Node
-from attnc.tile.program import Keys
+from attnc.tile.program import Keys, Save
 
 
 class Search:
@@ -21,6 +21,7 @@ class Search:
         self.ctx, self.keys, self.size = ctx, keys, ctx.schedule.keys
         self.both = bool(keys.full and keys.partial)
         self.never = keys.run is None and keys.possible.op == "const" and not keys.possible["value"]
+        self.parted = any(isinstance(s, Save) for s in ctx.program.steps)  # tiles of one part of the keys
         self.all = keys.run is not None or keys.possible.op == "const"
 
     def begin(self) -> None:
@@ -33,10 +34,12 @@ class Search:
         elif first != "0":
             with out.block("if stop <= start:  # no keys at all"):
                 out.line("stop = 0")
+        if self.parted:
+            out.line("cursor, stop = maximum(cursor, part * length), minimum(stop, (part + 1) * length)")
         if stop != "kv_len":  # whole tiles, so that what is asked of a span holds for all of its tiles
             out.line(f"stop = floordiv(stop + {self.size - 1}, {self.size}) * {self.size}")
         if not self.all:
-            classes.widest(ctx, self.size)
+            classes.widest(ctx, self.size, "length" if self.parted else "kv_len")
             out.line("approved, span = cursor, widest")
         if self.both:
             out.line("certain = False")

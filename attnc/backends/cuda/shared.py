@@ -40,8 +40,8 @@ def element(tile: Tile, side: str, feature: str, short: str) -> str:
     return LOAD[short].format(f"{tile.base} + {offset(tile, ROW[side], feature)}")
 
 
-def copy(ctx: Context, tile: Tile, target: str, source: str, stride: str, count: str) -> None:
-    """Issues the copies of a tile: `count` rows from the address `source`, the others zeros.
+def copy(ctx: Context, tile: Tile, target: str, source: str, row: str, count: str) -> None:
+    """Issues the copies of a tile: `count` rows, the others zeros. Row n is at `source` + `row` with n for {}.
 
     Where rows are not made of aligned chunks of 16 bytes, numbers are read and written one pair after the other, at once.
     """
@@ -58,7 +58,7 @@ def copy(ctx: Context, tile: Tile, target: str, source: str, stride: str, count:
         out.line(f"x = p * {ctx.schedule.threads} + thread()")
         out.line(f"r, c = x // {per}, x % {per}")
         step = f" + c * {CHUNK}" if ctx.aligned else ""
-        out.line(f"address = {source} + minimum(r, last) * {stride}{step}")
+        out.line(f"address = {source} + {row.format('minimum(r, last)')}{step}")
         if ctx.aligned:
             full = size == s.length * s.itemsize
             live = "le(r, last)" if full else f"and_(le(r, last), lt(c, {size // CHUNK}))"

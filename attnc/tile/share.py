@@ -1,0 +1,30 @@
+"""Whether the query heads of a group can share a tile of rows, so that a key-value head is read once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attnc.ir.graph import Node
+from attnc.tile.program import FeatureReduce, Keys, Load, Program
+
+
+def shares(program: Program) -> bool:
+    """Whether nothing that a tile's rows have in common depends on the query head: no question about tiles of keys (a mask of
+    its own for each head), and no number or vector of a key. What belongs to a row or a pair may."""
+    return not any("h" in x.axes for x in _common(program) if x.op != "role")
+
+
+def _common(program: Program) -> Iterable[Node]:
+    for keys in program.sweeps:
+        yield from _questions(keys)
+    for s in program.statements():
+        match s:
+            case FeatureReduce(axes="j") | Load(side="j"):
+                yield s.graph
+
+
+def _questions(keys: Keys) -> Iterable[Node]:
+    yield from (keys.possible, keys.certain, *(keys.run or ()), *(keys.hull or ()))
+    for cut in (keys.cut_i, keys.cut_j):
+        if cut is not None:
+            yield from (cut.shift, *cut.radices)

@@ -1,0 +1,38 @@
+"""What the compiler makes of kernels for few queries, without a GPU: no spills, tensor cores in the loop over the keys."""
+
+import pytest
+from running import emitted
+from test_cuda_variants import sample
+
+import attnc.variants as library
+from attnc.backends.cuda import sass
+from attnc.backends.cuda.compile import compile_cubin
+from attnc.backends.cuda.emit import stages
+from attnc.backends.cuda.toolchain import versions
+from attnc.schedule.cuda_target import named
+from attnc.schedule.short import Form
+
+pytestmark = pytest.mark.skipif(
+    not versions()["numba-cuda"], reason="numba-cuda is not installed: pip install 'attnc[cuda-build]'"
+)
+
+
+@pytest.mark.parametrize(
+    "name, dim, form, target",
+    [
+        ("causal", 128, Form(True, True, 1), "sm_90"),
+        ("alibi", 64, Form(True, True, 4), "sm_80"),
+        ("soft_cap", 128, Form(False, True, 1), "sm_80"),
+    ],
+)
+def test_a_part_and_its_merge_compile_without_spills(name, dim, form, target):
+    q, k, v, operands = sample(name, "float16", D=dim, Dv=dim)
+    source, schedule, *_ = emitted(getattr(library, name), q, k, v, operands, target=target, form=form)
+    found = {}
+    for role, text, _, threads, _ in stages(source, schedule):
+        cubin = compile_cubin(text, f"/nowhere/{role}.py", threads, named(target))
+        assert not cubin.report.spills and cubin.report.stack == 0, str(cubin.report)
+        found[role] = sass.disassemble(cubin.code)
+    assert sass.histogram(sass.main_loop(found["main"]))["HMMA"] >= 16
+    merged = sass.histogram(found["merge"])
+    assert merged["SHFL"] >= dim // 2 and not merged.get("HMMA")
