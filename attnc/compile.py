@@ -113,14 +113,17 @@ def compile(
     return Compiled(graph, plan, program, schedule, source, build(source, block, scratch, cache or Cache()))
 
 
-def cuda_source(graph: Graph, program: Program, problem: Problem, target: str, aligned: bool) -> str:
+def cuda_source(
+    graph: Graph, program: Program, problem: Problem, target: str, aligned: bool, form: Form | None = None
+) -> str:
     """The CUDA kernel of a tile program in the fastest schedule that fits the target ("sm_90"), as Python source.
 
-    aligned: whether rows of q, k and v are contiguous and begin at multiples of 16 bytes.
+    aligned: whether rows of q, k and v are contiguous and begin at multiples of 16 bytes. form: `cuda_form` of the call; where it
+    splits keys, the module of the kernel that merges follows.
     Raises UnsupportedError for an unknown target, and naming what CUDA kernels cannot do.
     """
-    _, source = next(_cuda_sources(graph, program, problem, target, aligned))
-    return source.text
+    _, source = next(_cuda_sources(graph, program, problem, target, aligned, form))
+    return source.text if source.merge is None else f"{source.text}\n\n{source.merge.text}"
 
 
 def cuda_form(program: Program, extents: Mapping[str, int]) -> Form:

@@ -315,11 +315,12 @@ class Attention:
         mine, chosen = self._apart({"device": device, "target": target}, operands)
         if (cuda := asked("a kernel", **chosen)) is None:
             return self.show("source", q, k, v, layout=layout, **mine)
-        from attnc.compile import cuda_source
+        from attnc.compile import cuda_form, cuda_source
 
         bound = bind(self.signature, q, k, v, mine, layout)
         prepared = self._prepare(bound, False)
-        return cuda_source(prepared.graph, prepared.program, self._problem(prepared, bound), cuda, True)
+        problem, form = self._problem(prepared, bound), cuda_form(prepared.program, bound.inputs.extents)
+        return cuda_source(prepared.graph, prepared.program, problem, cuda, True, form)
 
     def _apart(self, asked: dict[str, Any], operands: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The variant's operands, and what was asked besides; a name that is both is the variant's."""

@@ -138,10 +138,10 @@ class _Lowering:
         pair = value(tile, PAIR)
         out.append(Map(tile, e))
         out.append(Reduce(top, "max", pair, drop_nan=True))
-        greatest = op("maximum", old, row(top))
+        greatest = row(top)
         if masked > -math.inf:
             greatest = node("where", node("le", greatest, const(masked)), MINUS, greatest)
-        out.append(RowMap(new, greatest))
+        out.append(RowMap(new, op("maximum", old, greatest)))
         rho, alpha, weight = fresh("rho"), fresh("alpha"), fresh("P")
         out.append(RowMap(rho, shift(row(new))))
         # a weight, not exp2: it never underflows to 0, which would make NaN of an infinity that is already summed

@@ -9,6 +9,9 @@ from attnc.backends.cuda import sass
 from attnc.backends.cuda.compile import compile_cubin
 from attnc.backends.cuda.emit import stages
 from attnc.backends.cuda.toolchain import versions
+from attnc.compile import cuda_executable, cuda_form
+from attnc.runtime.binding import bind
+from attnc.runtime.cache import Cache
 from attnc.schedule.cuda_target import named
 from attnc.schedule.short import Form
 
@@ -36,3 +39,19 @@ def test_a_part_and_its_merge_compile_without_spills(name, dim, form, target):
     assert sass.histogram(sass.main_loop(found["main"]))["HMMA"] >= 16
     merged = sass.histogram(found["merge"])
     assert merged["SHFL"] >= dim // 2 and not merged.get("HMMA")
+
+
+def test_an_executable_says_its_blocks_and_its_workspace(tmp_path):
+    q, k, v, operands = sample("document", "float16", B=2, Hq=8, Hkv=2, Lq=3, Lk=600, D=32, Dv=32)
+    bound = bind(library.document.signature, q, k, v, operands)
+    prepared = library.document._prepare(bound, True)
+    problem = library.document._problem(prepared, bound)
+    extents = bound.inputs.extents
+    form = cuda_form(prepared.program, extents)
+    made = cuda_executable(prepared.graph, prepared.program, problem, "sm_90", True, form=form, cache=Cache(tmp_path))
+    assert [stage.role for stage in made.stages] == ["summary", "main", "merge"]
+    assert "scratch" in made.stages[1].parameters and made.stages[1].parameters == made.stages[2].parameters
+    tables = {"doc": operands["doc"].shape}
+    # 12 rows of 4 heads and 3 queries are one tile; 600 keys are three parts
+    assert [made.blocks(stage, extents, tables) for stage in made.stages] == [len(operands["doc"]), 2 * 2 * 1 * 3, 2 * 8 * 3]
+    assert made.record == 8 + 4 + 4 + 4 * 32 and made.workspace(extents) == 2 * 8 * 3 * 3 * made.record

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from running import run
-from test_cuda_variants import sample
+from test_cuda_variants import NAMES, SQUARE, sample
 
 import attnc as at
 import attnc.variants as library
@@ -121,6 +121,38 @@ def test_a_short_call_is_right(name):
     one = kind not in (many, two_sweeps)
     found = run(variant, q, k, v, given, form=form, lse=one and name != "8:2").report()
     assert found.ok, str(found)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_short_shape_is_right(seed):
+    rng = np.random.default_rng(seed)
+    heads, group = int(rng.integers(1, 4)), int(rng.choice([1, 2, 3, 5, 8]))
+    lengths = {"Lq": int(rng.integers(1, 17)), "Lk": int(rng.integers(1, 1001))}
+    dims = {"D": int(rng.integers(1, 41)), "Dv": int(rng.integers(1, 41))}
+    name = rng.choice(["causal", "alibi", "sliding_window", "document"])
+    variant, q, k, v, given = call(str(name), BF16, Hq=heads * group, Hkv=heads, **lengths, **dims)
+    found = run(variant, q, k, v, given, form=form_of(variant, q, k, v, given), lse=True).report()
+    assert found.ok, str(found)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SQUARE])
+def test_a_variant_of_the_library_is_right(name):
+    variant, q, k, v, given = call(name, BF16, Hq=4, Hkv=2, Lq=2, Lk=530)
+    form = form_of(variant, q, k, v, given)
+    assert form.split
+    found = run(variant, q, k, v, given, form=form).report()
+    assert found.ok, str(found)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_none_reaches_the_rows_that_read_it(value):
+    variant, q, k, v, given = call("causal", F16, Hq=4, Lq=2, Lk=520)
+    k[0, 0, 519] = value  # the last query's own key, of a part that holds few others
+    v[0, 1, 300, 0] = value
+    out = run(variant, q, k, v, given, form=BOTH).outputs[0]
+    expected = variant.reference(q, k, v)
+    assert (np.isnan(out) == np.isnan(expected))[:, 2:].all() and not np.isfinite(out[:, 2:, :, 0]).any()
+    assert np.isnan(out[:, :2, 1]).all() and np.isfinite(out[:, 2:, :, 1:]).all()
 
 
 def test_rows_that_are_not_aligned():

@@ -21,6 +21,13 @@ def test_the_source_is_short_and_says_what_it_is():
     assert variants.causal.source(*arrays(), device="cpu") == variants.causal.source(*arrays())
 
 
+def test_few_queries_show_the_kernels_that_they_take():
+    q, k, v = arrays(L=600)
+    text = variants.causal.source(q[:, :, :1], k, v, device="cuda")
+    assert text.count("def kernel(") == 2 and "the parts merged" in text and "part * length" in text
+    assert variants.causal.source(q, k, v, device="cuda").count("def kernel(") == 1
+
+
 def test_an_operand_called_device_goes_first():
     @at.attention
     def scaled(q, k, v, *, device: float):
