@@ -53,5 +53,9 @@ def test_an_executable_says_its_blocks_and_its_workspace(tmp_path):
     assert "scratch" in made.stages[1].parameters and made.stages[1].parameters == made.stages[2].parameters
     tables = {"doc": operands["doc"].shape}
     # 12 rows of 4 heads and 3 queries are one tile; 600 keys are three parts
-    assert [made.blocks(stage, extents, tables) for stage in made.stages] == [len(operands["doc"]), 2 * 2 * 1 * 3, 2 * 8 * 3]
+    assert [made.blocks(stage, extents, tables) for stage in made.stages] == [
+        len(operands["doc"]),
+        2 * 2 * 1 * 3,
+        2 * 8 * 3,
+    ]
     assert made.record == 8 + 4 + 4 + 4 * 32 and made.workspace(extents) == 2 * 8 * 3 * 3 * made.record
