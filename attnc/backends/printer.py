@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
+
+INDENT, WIDTH = "    ", 120
 
 
 class Printer:
@@ -17,6 +20,15 @@ class Printer:
         """One line at the present indentation."""
         self.parts.append(self.margin + text if text else "")
 
+    def once(self, text: str) -> None:
+        """One line, unless the block that is being printed has it already."""
+        for part in reversed(self.parts):
+            if part == self.margin + text:
+                return
+            if isinstance(part, str) and part and not part.startswith(self.margin):
+                break
+        self.line(text)
+
     def place(self) -> Printer:
         """A printer whose lines will stand here, whenever they come."""
         inner = Printer()
@@ -28,21 +40,21 @@ class Printer:
         """`header`, then an indented body; an empty body becomes `pass`."""
         self.line(header)
         before, count = self.margin, len(self.parts)
-        self.margin += "    "
+        self.margin += INDENT
         yield
         if all(isinstance(p, tuple) and not p[1].lines() for p in self.parts[count:]):
             self.line("pass")
         self.margin = before
 
     def imports(self, module: str, names: Sequence[str]) -> None:
-        """The import of names from a module, if there are any, on one line or on one each."""
+        """The import of names from a module, if there are any, on as many lines as they fill."""
         text = f"from {module} import {', '.join(names)}"
-        if names and len(text) <= 120:
+        if names and len(text) <= WIDTH:
             self.line(text)
         elif names:
             self.line(f"from {module} import (")
-            for name in names:
-                self.line(f"    {name},")
+            for line in wrap(f"{', '.join(names)},", WIDTH - len(INDENT)):
+                self.line(f"{INDENT}{line}")
             self.line(")")
 
     def lines(self) -> list[str]:

@@ -16,7 +16,7 @@ def arrays(dtype=np.float16, D=64, L=40):
 def test_the_source_is_short_and_says_what_it_is():
     text = variants.causal.source(*arrays(), device="cuda")
     assert text.startswith('"""causal') and "mma_f16" in text
-    assert len(text.splitlines()) <= 275
+    assert len(text.splitlines()) <= 250
     assert variants.causal.source(*arrays(), device="cuda", target="sm_80") == text
     assert variants.causal.source(*arrays(), device="cpu") == variants.causal.source(*arrays())
 

@@ -38,7 +38,7 @@ def indices(ctx: Context, graph: Node, asked: str = "hij") -> None:
     read = {x["name"] for x in topological([graph]) if x.op == "index" and x["name"] in asked}
     items.row_indices(ctx, read)
     if "j" in read:
-        ctx.out.line("j = resize(now + first_key + 8 * ct + e, 32)")
+        ctx.out.once("j = resize(now + first_key + 8 * ct + e, 32)")
 
 
 def as_stored(text: str, kind: str) -> str:
@@ -52,12 +52,16 @@ def begin_states(ctx: Context, states: Iterable[State]) -> None:
         initial = number(s.initial)
         if s.feature is None:
             array = ctx.row(s.name, s.kind)
-            with ctx.rows():
+            with ctx.each_row():
                 ctx.out.line(f"{array}[rt, hf] = {initial}")
         else:
             array = ctx.accumulator(s.name, s.feature)
             count = ctx.vectors(1, s.feature).length // 8
-            with ctx.rows(), ctx.out.block(f"for ft in unrolled({count}):"), ctx.out.block("for e in unrolled(2):"):
+            with (
+                ctx.each_row(),
+                ctx.out.block(f"for ft in unrolled({count}):"),
+                ctx.out.block("for e in unrolled(2):"),
+            ):
                 ctx.out.line(f"{array}[rt, ft, 2 * hf + e] = {initial}")
 
 
@@ -171,7 +175,7 @@ class Body:
 def row_map(ctx: Context, s: RowMap | SetRow) -> None:
     """An expression per query into registers."""
     name = s.name if isinstance(s, RowMap) else s.state
-    with ctx.rows():
+    with ctx.each_row():
         indices(ctx, s.graph)
         speller = spelling(ctx, s.graph)
         text = speller.spell(s.graph)

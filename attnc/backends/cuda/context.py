@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from attnc.backends.arguments import Layout, ranges
 from attnc.backends.extremes import Search
-from attnc.backends.printer import Printer
+from attnc.backends.printer import INDENT, Printer
 from attnc.backends.spelling import Names, Scope
 from attnc.ir.graph import Node
 from attnc.passes.narrow import Narrow
@@ -81,6 +81,7 @@ class Context:
     searches: dict[tuple[str, int], Search] = field(default_factory=dict)
     shared: int = 0
     reach: dict[Node, frozenset[str]] = field(default_factory=dict)
+    ended: tuple[Printer, int, str] | None = None
 
     def __post_init__(self) -> None:
         self.ranges = ranges(self.program, self.types.small, self.features, self.types.tables)
@@ -154,6 +155,20 @@ class Context:
         """Loops over the queries of a thread."""
         with self.out.block(f"for rt in unrolled({self.schedule.tall}):"), self.out.block("for hf in unrolled(2):"):
             yield
+
+    @contextmanager
+    def each_row(self) -> Iterator[None]:
+        """The same, for what concerns one query alone: neighbours share their loops."""
+        out = self.out
+        if self.ended == (out, len(out.parts), out.margin):  # nothing was printed since
+            outside = out.margin
+            out.margin += 2 * INDENT
+            yield
+            out.margin = outside
+        else:
+            with self.rows():
+                yield
+        self.ended = out, len(out.parts), out.margin
 
     @contextmanager
     def keys(self) -> Iterator[None]:

@@ -85,10 +85,10 @@ def kv_head(ctx: Context) -> str:
 def row_indices(ctx: Context, read: Collection[Any]) -> None:
     """The query, and where heads share the tile the head, of a thread's row, as far as they are read."""
     if "h" in read and ctx.share:
-        ctx.out.line(f"h = {ctx.arrays['row_h']}[rt, hf]")
+        ctx.out.once(f"h = {ctx.arrays['row_h']}[rt, hf]")
     if "i" in read:
         own = f"{ctx.arrays['row_i']}[rt, hf]" if ctx.share else "resize(i0 + first_row + 16 * rt + 8 * hf, 32)"
-        ctx.out.line(f"i = {own}")
+        ctx.out.once(f"i = {own}")
 
 
 def queries(ctx: Context) -> tuple[str, str]:
