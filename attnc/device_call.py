@@ -17,7 +17,7 @@ from attnc.backends.cuda.signature import signature as signature_of
 from attnc.backends.launch import specialisation
 from attnc.backends.outputs import whole
 from attnc.call import Prepared, check_output
-from attnc.compile import Problem, cuda_executable
+from attnc.compile import Problem, cuda_executable, cuda_form
 from attnc.dsl.place import here
 from attnc.dsl.signature import Signature
 from attnc.errors import DeviceError, UnsupportedError
@@ -85,12 +85,13 @@ class DeviceCalls:
             check_output(describe(given.out), prepared, bound)
         aligned = is_aligned(bound.inputs, given.out)
         known = specialisation(prepared.layout, bound.inputs, bound.features)
-        key = (bound.specialisation, prepared.lse, bound.dtype, known, aligned, gpu.number)
+        form = cuda_form(prepared.program, bound.inputs.extents)
+        key = (bound.specialisation, prepared.lse, bound.dtype, known, form, aligned, gpu.number)
         if key not in self._loaded:
             with self._lock:  # of several threads that need it at once, one compiles
                 if key not in self._loaded:
                     target, problem = of_device(gpu.capability).name, self.problem(prepared, bound)
-                    executable = cuda_executable(graph, prepared.program, problem, target, aligned)
+                    executable = cuda_executable(graph, prepared.program, problem, target, aligned, form=form)
                     self._loaded[key] = load(executable, gpu)
         dtypes = [bound.dtype] * len(graph.outputs)
         if prepared.lse:

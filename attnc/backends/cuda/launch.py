@@ -25,7 +25,7 @@ class Call:
     def __init__(
         self, loaded: Loaded, block: bytes | bytearray, extents: Mapping[str, int], tables: Mapping[str, Sequence[int]]
     ) -> None:
-        """block: of the executable's layout. extents: batch, heads, q_len. tables: the shapes of the operand tables.
+        """block: of the executable's layout. extents: of the call. tables: the shapes of the operand tables.
 
         ShapeError: more blocks than a launch can have.
         """
@@ -73,10 +73,12 @@ class Call:
                 self._set(before)
 
 
-def scratch(executable: Executable, tables: Mapping[str, Sequence[int]]) -> dict[str, int]:
+def scratch(executable: Executable, extents: Mapping[str, int], tables: Mapping[str, Sequence[int]]) -> dict[str, int]:
     """The device memory that a call needs besides its arrays: the word that takes its address, and bytes.
 
-    tables: the shapes of the operand tables.
+    extents: of the call. tables: the shapes of the operand tables.
     """
     searches = executable.layout.searches
-    return {f"t_{name}_sum{axis}": 8 * summary_words(tuple(tables[name]), axis) for name, axis in searches}
+    needed = {f"t_{name}_sum{axis}": 8 * summary_words(tuple(tables[name]), axis) for name, axis in searches}
+    size = executable.workspace(extents)
+    return needed | ({"scratch": size} if size else {})

@@ -14,7 +14,7 @@ from attnc.backends.cuda.launch import Call, scratch
 from attnc.backends.cuda.load import Loaded
 from attnc.backends.launch import fill
 from attnc.backends.outputs import place, shape
-from attnc.interp import Array
+from attnc.interp import Array, Inputs
 from attnc.runtime.arrays import ITEMSIZE, View
 from attnc.runtime.binding import Bound, describe
 from attnc.runtime.described import Described
@@ -100,7 +100,7 @@ def prepare(loaded: Loaded, given: Given, bound: Bound, outputs: Sequence[Wanted
         (numbers[f"out{n}_p"], maker(given.library, extents, dtype, given.gpu))
         for n, (extents, dtype) in enumerate(shaped)
     ]
-    rooms, end = _rooms(loaded, tables, inputs.operands)
+    rooms, end = _rooms(loaded, tables, inputs)
     room = maker(given.library, (end // 8,), "int64", given.gpu) if end else None
     names = ["q", "k", "v", *(name for name, x in given.operands.items() if isinstance(x, Described))]
     order = tuple([names.index(name) for _, name in known])
@@ -109,13 +109,11 @@ def prepare(loaded: Loaded, given: Given, bound: Bound, outputs: Sequence[Wanted
     return Repeat(call, given.library, tuple(known), tuple(made), rooms, room, words, waits, order)
 
 
-def _rooms(
-    loaded: Loaded, tables: Mapping[str, Array], operands: Mapping[str, Any]
-) -> tuple[tuple[tuple[int, int], ...], int]:
+def _rooms(loaded: Loaded, tables: Mapping[str, Array], inputs: Inputs) -> tuple[tuple[tuple[int, int], ...], int]:
     """Parts of the scratch memory: the words that take their addresses, with where they begin; and bytes of the whole."""
     numbers = loaded.executable.layout.words
-    needed = scratch(loaded.executable, {name: x.shape for name, x in tables.items()})
-    needed |= {f"t_{name}_p": x.nbytes for name, x in tables.items() if not operands[name].size}
+    needed = scratch(loaded.executable, inputs.extents, {name: x.shape for name, x in tables.items()})
+    needed |= {f"t_{name}_p": x.nbytes for name, x in tables.items() if not inputs.operands[name].size}
     rooms, end = [], 0
     for name, size in needed.items():
         rooms.append((numbers[name], end))
