@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,17 @@ import numpy as np
 from attnc.backends.arguments import layout
 from attnc.backends.cpu import threads
 from attnc.blocks import BlockMap, block_map
-from attnc.compile import Problem, Stage, compile, cuda_executable, fuse
+from attnc.compile import Problem, Stage, compile, cuda_executable, cuda_form, fuse
 from attnc.interp import Array, Inputs, interpret
 from attnc.ir.graph import Graph, Node, topological
 from attnc.ir.text import BRIEF, expression
 from attnc.passes.bound.affine import is_positional
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.runtime.arrays import ITEMSIZE
+from attnc.schedule import short
 from attnc.tile import interp as tile_interp
 from attnc.tile.classes import classify, needs
+from attnc.tile.merge import obstacle
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Program, Statement
 from attnc.verification import distance, report
 
@@ -56,7 +58,7 @@ def plan_text(plan: Plan) -> str:
 def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, target: str | None = None) -> str:
     """The plan for given inputs, on the CPU or on a CUDA target."""
     x = inputs.extents
-    device = _cpu(problem) if target is None else _cuda(graph, program, problem, target)
+    device = _cpu(problem) if target is None else _cuda(graph, program, problem, target, x)
     lines = [
         f"{graph.name}: q ({x['batch']}, {x['heads']}, {x['q_len']}, {x['d']}), kv length {x['kv_len']}, "
         f"value dim {x['e']}, group {x['group']}, {problem.dtype} computed in {problem.compute}",
@@ -106,15 +108,28 @@ def _cpu(problem: Problem) -> _Device:
     return _Device([line], (s.rows, s.keys), s.tile[1] * s.width)
 
 
-def _cuda(graph: Graph, program: Program, problem: Problem, target: str) -> _Device:
+def _cuda(graph: Graph, program: Program, problem: Problem, target: str, extents: Mapping[str, int]) -> _Device:
     """Compiles the kernels."""
-    found = cuda_executable(graph, program, problem, target, True)
-    s = found.schedule
+    form = cuda_form(program, extents)
+    found = cuda_executable(graph, program, problem, target, True, form=form)
+    s, rows = found.schedule, found.rows
     assert s is not None
     lines = [
         f"schedule: mma for {found.target.name}, tiles of {s.rows} queries x {s.keys} keys, {s.warps} warps of "
         f"{16 * s.tall} queries"
     ]
+    if form.share:
+        lines.append(
+            f"  a tile's rows are the queries of all {extents['group']} query heads that share a key-value head"
+        )
+        rows = min(-(-rows // extents["group"]), extents["q_len"])
+    if form.split:
+        n = extents["kv_len"]
+        lines.append(
+            f"  keys are split into {short.parts(n)} parts of {short.part(n)}, whose states a second kernel merges"
+        )
+    elif short.choose(extents["q_len"], extents["kv_len"], 1, False, True).split:
+        lines.append(f"  keys are not split over blocks: {obstacle(program)}")
     for stage in found.stages:
         r = stage.report
         assert r is not None
@@ -124,7 +139,7 @@ def _cuda(graph: Graph, program: Program, problem: Problem, target: str) -> _Dev
             f"{stage.threads} threads on a multiprocessor at once; {r.front + r.link:.1f} s to compile"
         )
     lines += [f"  not in {tried.rows} x {tried.keys} with {tried.warps} warps: {r}" for tried, r in found.passed]
-    return _Device(lines, (s.rows, s.keys), s.rows)
+    return _Device(lines, (rows, s.keys), rows)
 
 
 def _by_rows(keys: Keys) -> bool:

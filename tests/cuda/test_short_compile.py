@@ -4,6 +4,7 @@ import pytest
 from running import emitted
 from test_cuda_variants import sample
 
+import attnc as at
 import attnc.variants as library
 from attnc.backends.cuda import sass
 from attnc.backends.cuda.compile import compile_cubin
@@ -59,3 +60,24 @@ def test_an_executable_says_its_blocks_and_its_workspace(tmp_path):
         2 * 8 * 3,
     ]
     assert made.record == 8 + 4 + 4 + 4 * 32 and made.workspace(extents) == 2 * 8 * 3 * 3 * made.record
+
+
+@at.attention
+def two_sweeps(q, k, v):
+    s = at.dot(q, k)
+    return at.softmax(at.tanh(s - at.max(s, over="j"))) @ v
+
+
+@pytest.mark.parametrize(
+    "variant, said, not_said",
+    [
+        (library.causal, ["all 4 query heads", "3 parts of 256", "main kernel", "merge kernel"], ["not split"]),
+        (two_sweeps, ["all 4 query heads", "keys are not split over blocks: its 2 sweeps"], ["merge kernel"]),
+    ],
+    ids=["causal", "two sweeps"],
+)
+def test_a_plan_says_how_few_queries_are_served(variant, said, not_said, tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
+    q, k, v, _ = sample("full", "float16", Hq=8, Hkv=2, Lq=2, Lk=600, D=32, Dv=32)
+    text = variant.explain(q, k, v, device="cuda")
+    assert all(x in text for x in said) and not any(x in text for x in not_said), text
