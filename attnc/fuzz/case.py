@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from attnc.dsl.trace import trace
 from attnc.fuzz.scribe import Declared, Scribe, dtype_of
-from attnc.fuzz.shape import Shape, random_shape
+from attnc.fuzz.shape import LENGTHS, Shape, random_shape
 from attnc.fuzz.variants import Variants
 from attnc.interp import Array, Inputs
 from attnc.ir.graph import Graph, topological
@@ -45,10 +45,10 @@ class Case:
         return "\n".join([f"# {self.name}{extra}: {shapes}, tile {self.tile}", *values, "", self.source])
 
 
-def make(seed: int, number: int, dtype: str = "float64") -> Case:
-    """Program `number` of a seed; q, k and v in `dtype`."""
+def make(seed: int, number: int, dtype: str = "float64", lengths: Sequence[int] = LENGTHS) -> Case:
+    """Program `number` of a seed; q, k and v in `dtype`, queries and keys of one of the `lengths`."""
     rng = Random(f"attnc:{seed}:{number}")
-    shape = random_shape(rng)
+    shape = random_shape(rng, lengths)
     scribe = Scribe(rng, shape)
     outputs = Variants(scribe).write(rng.choices([1, 2, 3], [5, 3, 2])[0])
     name = f"fuzz_{seed}_{number}"

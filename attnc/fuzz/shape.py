@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -38,9 +39,9 @@ class Shape:
         return extents[axis]
 
 
-def random_shape(rng: Random) -> Shape:
+def random_shape(rng: Random, lengths: Sequence[int] = LENGTHS) -> Shape:
     """Extents and a tile that is smaller than the lengths where they allow it."""
-    q_len, kv_len = rng.choice(LENGTHS), rng.choice(LENGTHS)
+    q_len, kv_len = rng.choice(lengths), rng.choice(lengths)
     batch = rng.randint(1, 2)
     sides = [rng.randint(-(-n // MOST_TILES), max(n - 1, -(-n // MOST_TILES))) for n in (q_len, kv_len)]
     return Shape(

@@ -49,12 +49,3 @@ def test_an_operand_called_device_goes_first():
 def test_what_cannot_be_is_refused(call, words):
     with pytest.raises(UnsupportedError, match=words):
         call()
-
-
-def test_computed_feature_vectors_are_refused_by_name():
-    @at.attention
-    def general(q, k, v, *, w: at.Tensor["d", "r"]):
-        return at.softmax(at.dot(q @ w, k @ w)) @ v
-
-    with pytest.raises(UnsupportedError, match="feature vectors computed"):
-        general.source(*arrays(), w=np.ones((64, 8), np.float16), device="cuda")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from attnc.backends.cuda import items, products
@@ -66,10 +66,13 @@ def begin_states(ctx: Context, states: Iterable[State]) -> None:
 
 
 class Body:
-    """The statements of one sweep's tiles. `edge`: of tiles that are not full, where keys after the last add nothing."""
+    """The statements of one sweep's tiles. `edge`: of tiles that are not full, where keys after the last add nothing.
 
-    def __init__(self, ctx: Context, keys: Keys) -> None:
-        self.ctx = ctx
+    load: prints vectors of the keys that are computed.
+    """
+
+    def __init__(self, ctx: Context, keys: Keys, load: Callable[[Context, Load], None]) -> None:
+        self.ctx, self.load = ctx, load
         self.full = keys.full
         self.edge = keys.partial or keys.full
         self.weights = {s.weights for s in (*self.full, *self.edge) if isinstance(s, DotAcc)}
@@ -114,7 +117,8 @@ class Body:
         ctx = self.ctx
         match s:
             case Load():
-                pass  # copied before
+                if s.graph.op != "role":  # those are copied before
+                    self.load(ctx, s)
             case Dot():
                 ctx.out.line(f"# {s.name} = {s.rows} {s.keys}^T")
                 products.dot(ctx, s)

@@ -79,6 +79,7 @@ class Context:
     arrays: dict[str, str] = field(default_factory=dict)
     tiles: dict[str, Tile] = field(default_factory=dict)
     searches: dict[tuple[str, int], Search] = field(default_factory=dict)
+    rooms: dict[tuple[str, int, Swizzled, int], str] = field(default_factory=dict)
     shared: int = 0
     reach: dict[Node, frozenset[str]] = field(default_factory=dict)
     ended: tuple[Printer, int, str] | None = None
@@ -143,12 +144,14 @@ class Context:
         return swizzled(rows, self.features[feature], ITEMSIZE[self.types.roles])
 
     def allocate(self, name: str, rows: int, feature: str, stages: int = 1) -> Tile:
-        """Room in shared memory for a tile, or for `stages` of them one behind the other."""
+        """Room in shared memory for a tile, or for `stages` of them one behind the other. Sweeps have it in turn."""
         shape = self.vectors(rows, feature)
-        base = self.names.fresh(f"{name}_shared")
-        self.top.line(f"{base} = start + {self.shared}")
-        self.shared += stages * -(-shape.bytes // 128) * 128
-        return Tile(base, shape, self.features[feature])
+        place = (name, rows, shape, stages)
+        if place not in self.rooms:
+            self.rooms[place] = self.names.fresh(f"{name}_shared")
+            self.top.line(f"{self.rooms[place]} = start + {self.shared}")
+            self.shared += stages * -(-shape.bytes // 128) * 128
+        return Tile(self.rooms[place], shape, self.features[feature])
 
     @contextmanager
     def rows(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from attnc.backends.arguments import Layout
-from attnc.backends.cuda import items, parts, ptx, shared
+from attnc.backends.cuda import items, parts, prepare, ptx, shared
 from attnc.backends.cuda.body import Body, begin_states, feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile, Types
 from attnc.backends.cuda.output import store
@@ -28,7 +28,7 @@ from attnc.tile.share import shares
 
 FIXED = (
     "row rest lane warp quad first_row first_key start item tile tiles b h i0 i1 ni j0 j1 now stage full last rt hf ct ft e kk n n0 n1 n2 n3 n4 n5 ia ib ja jb f i j c r p x even odd b0 b1 b2 b3 "
-    "part parts length row0 kv records scratch address live key turn value cursor approved span stop widest certain possible more end INF NAN INT_MIN INT_MAX range min kernel"
+    "part parts length row0 kv records scratch address live first key turn value cursor approved span stop widest certain possible more end INF NAN INT_MIN INT_MAX range min max kernel"
 )
 SUMMARY_THREADS = 256
 
@@ -167,8 +167,10 @@ def _kernel(ctx: Context) -> None:
     items.begin(ctx)
     for step in ctx.program.steps:
         match step:
-            case Load():
+            case Load() if step.graph.op == "role":
                 _load(ctx, step)
+            case Load():
+                prepare.of_rows(ctx, step)
             case RowMap():
                 row_map(ctx, step)
             case FeatureReduce():
@@ -206,7 +208,7 @@ class Sweep:
         self.rooms: dict[str, Tile] = {}
         self.sources: dict[str, str] = {}
         for s in (*keys.full, *keys.partial):
-            if isinstance(s, Load):
+            if isinstance(s, Load) and s.graph.op == "role":
                 self.loads.setdefault(s.name, s)
 
     def emit(self) -> None:
@@ -231,7 +233,7 @@ class Sweep:
                 for name in self.loads:
                     room = self.rooms[name]
                     out.line(f"{ctx.tiles[name].base} = {room.base} + stage * {room.shape.bytes}")
-                Body(ctx, keys).emit()
+                Body(ctx, keys, prepare.of_keys).emit()
             with out.block("if not more:"):
                 out.line("break")
             out.line("stage = 1 - stage")

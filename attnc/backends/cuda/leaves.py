@@ -104,13 +104,7 @@ class Spelling(Speller):
         ctx, name = self.ctx, x["name"]
         dtype = ctx.types.tables[name]
         features = vector_axes(x)
-        place = "0"
-        for n, (operand, text) in enumerate(zip(x.operands, operands, strict=True)):
-            inside = operand.op == "index" and operand["name"] == x["dims"][n] and operand["name"] not in "ij"
-            if not inside:
-                text = f"minimum(maximum({text}, 0), {ctx.word(f't_{name}_n{n}')} - 1)"
-            term = f"{text} * {ctx.word(f't_{name}_s{n}')}"
-            place = term if place == "0" else f"{place} + {term}"
+        place = self.place(x, operands)
         if features:
             place = f"{place} + {self.feature} * {ctx.word(f't_{name}_s{len(operands)}')}"
         text = f"{LOADS[dtype]}({ctx.word(f't_{name}_p')} + ({place}) * {ITEMSIZE[dtype]})"
@@ -119,3 +113,15 @@ class Spelling(Speller):
         if dtype == "bool":
             return f"ne({text}, 0)"
         return f"resize({text}, 32)" if x.dtype == "int" and self.narrow(x) else text
+
+    def place(self, x: Node, operands: list[str]) -> str:
+        """The number of the element of a table that a gather reads, or where its vector or matrix begins."""
+        ctx, name = self.ctx, x["name"]
+        place = "0"
+        for n, (operand, text) in enumerate(zip(x.operands, operands, strict=True)):
+            inside = operand.op == "index" and operand["name"] == x["dims"][n] and operand["name"] not in "ij"
+            if not inside:
+                text = f"minimum(maximum({text}, 0), {ctx.word(f't_{name}_n{n}')} - 1)"
+            term = f"{text} * {ctx.word(f't_{name}_s{n}')}"
+            place = term if place == "0" else f"{place} + {term}"
+        return place

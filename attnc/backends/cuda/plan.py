@@ -37,7 +37,7 @@ def sources(
     check(program, types, features)
     found = False
     aligned = aligned and all(features[f] * ITEMSIZE[types.roles] % CHUNK == 0 for f in ("d", "e"))
-    wide = max(features["d"], features["e"])
+    wide = max(features[f] for f in vectors(program))
     for schedule in short.candidates(form.warps) if form.warps else candidates(wide):
         if not all(_shared_evenly(schedule, features[f], types, aligned) for f in ("d", "e")):
             continue
@@ -51,6 +51,13 @@ def sources(
             cause=f"its tiles do not fit in the {target.shared_of_block} bytes of shared memory of a block",
             cure="use a smaller head dim, fewer attentions in one function, or the CPU",
         )
+
+
+def vectors(program: Program) -> tuple[str, ...]:
+    """The feature axes of q, k and v and of what a kernel computes from them."""
+    loaded = [s.feature for s in program.statements() if isinstance(s, Load)]
+    kept = [s.feature for keys in program.sweeps for s in keys.states if s.feature is not None]
+    return tuple(dict.fromkeys(("d", "e", *loaded, *kept)))
 
 
 def _shared_evenly(schedule: Mma, features: int, types: Types, aligned: bool) -> bool:
@@ -68,18 +75,10 @@ def check(program: Program, types: Types, features: Mapping[str, int]) -> None:
             cause=f"its kernels compute in float32 on {', '.join(DTYPES)}",
             cure="convert q, k and v, or use the CPU",
         )
-    for name in ("d", "e"):
+    for name in vectors(program):
         if features[name] > LARGEST:
             raise UnsupportedError(
-                f"a head dim of {features[name]} on CUDA",
+                f"{'a head dim' if name in 'de' else 'feature vectors'} of {features[name]} on CUDA",
                 cause=f"the accumulators of more than {LARGEST} features do not fit in registers",
                 cure="use the CPU",
-            )
-    for s in program.statements():
-        if isinstance(s, Load) and s.graph.op != "role":
-            raise UnsupportedError(
-                "feature vectors computed inside a CUDA kernel",
-                where=s.graph.loc,
-                cause=f"{s.graph!r} is neither q, k nor v",
-                cure="compute it before the call, or use the CPU",
             )
