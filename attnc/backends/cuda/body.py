@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from attnc.backends.cuda import items, products
+from attnc.backends.cuda import careful, items, products
 from attnc.backends.cuda.context import Context
-from attnc.backends.cuda.leaves import Spelling
+from attnc.backends.cuda.leaves import Spelling, has_power
 from attnc.backends.leaves import number
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node, topological
@@ -97,13 +97,21 @@ class Body:
         """One statement after the other, those that differ in neighbourhoods of one choice."""
         differ: list[tuple[Statement, Statement]] = []
         for a, b in zip(self.full, self.edge, strict=True):
-            if a == b and not isinstance(a, Reduce) and not (isinstance(a, Map) and a.name in self.weights):
+            if a == b and not self._differs(a):
                 self._choice(differ)
                 differ = []
                 self._statement(a, False)
             else:
                 differ.append((a, b))
         self._choice(differ)
+
+    def _differs(self, s: Statement) -> bool:
+        """Whether a statement is printed in two forms, for full tiles and for others."""
+        return isinstance(s, Reduce) or (isinstance(s, Map) and (s.name in self.weights or self._exact(s)))
+
+    def _exact(self, s: Map) -> bool:
+        """Whether a careful run has other weights than a fast one."""
+        return self.ctx.careful and any(has_power(self.ctx, x) for x in topological([s.graph]))
 
     def _choice(self, differ: list[tuple[Statement, Statement]]) -> None:
         if not differ:
@@ -124,9 +132,13 @@ class Body:
                 products.dot(ctx, s)
             case DotAcc():
                 ctx.out.line(f"# {s.accumulator} += {s.weights} {s.values}")
-                products.dot_acc(ctx, s)
+                body = self.edge if edge else self.full
+                careful.take_out(ctx, s, body)
+                with careful.in_range(ctx, s, body):
+                    products.dot_acc(ctx, s)
+                careful.put_back(ctx, s)
             case Map():
-                self._map(s, edge and s.name in self.weights)
+                self._map(s, edge)
             case Reduce():
                 self._reduce(s, edge)
             case RowMap() | SetRow():
@@ -134,7 +146,18 @@ class Body:
             case FeatureReduce():
                 feature_reduce(ctx, s)
 
-    def _map(self, s: Map, live: bool) -> None:
+    def _map(self, s: Map, edge: bool) -> None:
+        """A careful run, which knows no full tiles, has exact weights: 0 only where a pair is masked."""
+        ctx, live = self.ctx, edge and s.name in self.weights
+        if edge and self._exact(s):
+            with ctx.out.block("if careful:"):
+                self._pairs(s, live, True)
+            with ctx.out.block("else:"):
+                self._pairs(s, live, False)
+        else:
+            self._pairs(s, live, False)
+
+    def _pairs(self, s: Map, live: bool, exact: bool) -> None:
         ctx = self.ctx
         # What is the same for all queries or keys of a thread is computed once for them, not left to the compiler to find.
         by_key = any(x.operands and "j" in x.axes and "i" not in x.axes for x in topological([s.graph]))
@@ -149,6 +172,7 @@ class Body:
             with loops[1]():
                 indices(ctx, s.graph, "hi" if by_key else "ij")
                 speller = spelling(ctx, s.graph, "", outer)
+                speller.exact = exact
                 text = speller.spell(s.graph)
                 kind = speller.kind(s.graph)
                 if live:

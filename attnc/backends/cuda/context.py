@@ -61,6 +61,7 @@ class Context:
 
     aligned: whether rows of q, k and v are whole aligned chunks of 16 bytes, which hardware copies without registers.
     share: whether rows of a tile are the queries of all heads of a group (`items`), else of one head.
+    careful: whether the sweep that is printed may run a second time, with weights of 0 kept from values that are not finite.
     """
 
     program: Program
@@ -79,8 +80,9 @@ class Context:
     arrays: dict[str, str] = field(default_factory=dict)
     tiles: dict[str, Tile] = field(default_factory=dict)
     searches: dict[tuple[str, int], Search] = field(default_factory=dict)
-    rooms: dict[tuple[str, int, Swizzled, int], str] = field(default_factory=dict)
+    rooms: dict[tuple[str, int], str] = field(default_factory=dict)
     shared: int = 0
+    careful: bool = False
     reach: dict[Node, frozenset[str]] = field(default_factory=dict)
     ended: tuple[Printer, int, str] | None = None
 
@@ -144,14 +146,17 @@ class Context:
         return swizzled(rows, self.features[feature], ITEMSIZE[self.types.roles])
 
     def allocate(self, name: str, rows: int, feature: str, stages: int = 1) -> Tile:
-        """Room in shared memory for a tile, or for `stages` of them one behind the other. Sweeps have it in turn."""
+        """Room in shared memory for a tile, or for `stages` of them one behind the other."""
         shape = self.vectors(rows, feature)
-        place = (name, rows, shape, stages)
-        if place not in self.rooms:
-            self.rooms[place] = self.names.fresh(f"{name}_shared")
-            self.top.line(f"{self.rooms[place]} = start + {self.shared}")
-            self.shared += stages * -(-shape.bytes // 128) * 128
-        return Tile(self.rooms[place], shape, self.features[feature])
+        return Tile(self.room(name, stages * shape.bytes), shape, self.features[feature])
+
+    def room(self, name: str, size: int) -> str:
+        """Where so many bytes of shared memory begin; sweeps have those of the same name and size in turn."""
+        if (name, size) not in self.rooms:
+            base = self.rooms[name, size] = self.names.fresh(f"{name}_shared")
+            self.top.line(f"{base} = start + {self.shared}")
+            self.shared += -(-size // 128) * 128
+        return self.rooms[name, size]
 
     @contextmanager
     def rows(self) -> Iterator[None]:

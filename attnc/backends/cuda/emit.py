@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from attnc.backends.arguments import Layout
-from attnc.backends.cuda import items, parts, prepare, ptx, shared
+from attnc.backends.cuda import careful, items, parts, prepare, ptx, shared
 from attnc.backends.cuda.body import Body, begin_states, feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile, Types
 from attnc.backends.cuda.output import store
@@ -28,7 +28,7 @@ from attnc.tile.share import shares
 
 FIXED = (
     "row rest lane warp quad first_row first_key start item tile tiles b h i0 i1 ni j0 j1 now stage full last rt hf ct ft e kk n n0 n1 n2 n3 n4 n5 ia ib ja jb f i j c r p x even odd b0 b1 b2 b3 "
-    "part parts length row0 kv records scratch address live first key turn value cursor approved span stop widest certain possible more end INF NAN INT_MIN INT_MAX range min max kernel"
+    "part parts length row0 kv records scratch address live first careful above below key turn value cursor approved span stop widest certain possible more end INF NAN INT_MIN INT_MAX range min max kernel"
 )
 SUMMARY_THREADS = 256
 
@@ -213,12 +213,17 @@ class Sweep:
 
     def emit(self) -> None:
         """States, then the loop: wait for a tile, look for the next and have it copied, work on the one that came."""
-        ctx, out, keys = self.ctx, self.ctx.out, self.keys
-        out.line(f"# sweep {keys.number} over the keys")
-        begin_states(ctx, keys.states)
+        ctx, keys = self.ctx, self.keys
+        ctx.out.line(f"# sweep {keys.number} over the keys")
         for name, s in self.loads.items():
             self._room(name, s)
-        search = Search(ctx, keys)
+        with careful.runs(ctx, keys):
+            self._run()
+
+    def _run(self) -> None:
+        ctx, out = self.ctx, self.ctx.out
+        begin_states(ctx, self.keys.states)
+        search = Search(ctx, self.keys)
         search.begin()
         out.line("now, full, stage = -1, False, 0")
         with out.block("while True:"):
@@ -233,11 +238,12 @@ class Sweep:
                 for name in self.loads:
                     room = self.rooms[name]
                     out.line(f"{ctx.tiles[name].base} = {room.base} + stage * {room.shape.bytes}")
-                Body(ctx, keys, prepare.of_keys).emit()
+                Body(ctx, self.keys, prepare.of_keys).emit()
             with out.block("if not more:"):
                 out.line("break")
             out.line("stage = 1 - stage")
-            out.line(f"now, full = cursor, {search.full()}")
+            fast = " and not careful" if ctx.careful else ""
+            out.line(f"now, full = cursor, {search.full()}{fast}")
             out.line(f"cursor += {ctx.schedule.keys}")
 
     def _room(self, name: str, s: Load) -> None:

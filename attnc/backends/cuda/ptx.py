@@ -143,4 +143,10 @@ SUMMARY = (
 
 def names() -> dict[str, tuple[str, ...]]:
     """All that emitted code may import, by module of this package."""
-    return {"boxes": ("box_last",), "elementwise": ELEMENTWISE, "intrinsics": (*BY_NAME, *BUILT), "summary": SUMMARY}
+    return {
+        "boxes": ("box_last",),
+        "elementwise": ELEMENTWISE,
+        "intrinsics": (*BY_NAME, *BUILT),
+        "nonfinite": ("of_quad", "take_out", "unbounded"),
+        "summary": SUMMARY,
+    }
