@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from attnc.backends.cuda import careful, items, products
 from attnc.backends.cuda.context import Context
 from attnc.backends.cuda.leaves import Spelling, has_power
 from attnc.backends.leaves import number
 from attnc.backends.spelling import Scope
-from attnc.ir.graph import Node, topological
+from attnc.ir.graph import Node, node, topological
 from attnc.passes.expand import feature_axes
-from attnc.tile.lower import COMBINE, row
+from attnc.tile.lower import COMBINE, MINUS, row
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, RowMap, SetRow, State, Statement
 
 NEUTRAL = {
@@ -65,6 +66,24 @@ def begin_states(ctx: Context, states: Iterable[State]) -> None:
                 ctx.out.line(f"{array}[rt, ft, 2 * hf + e] = {initial}")
 
 
+def hidden(statements: Sequence[Statement]) -> tuple[list[Statement], set[str]]:
+    """The statements of an edge, where exponents of keys behind the last are -inf; and the pairs that add nothing there by that:
+    exponents to a maximum, weights to a sum.
+    """
+    powers = {s.name: s.graph.operands[0] for s in statements if isinstance(s, Map) and s.graph.op == "weight"}
+    exponents = {x["name"] for x in powers.values() if x.op == "value"}
+    inside = node("lt", node("index", name="j"), node("extent", name="kv_len"))
+
+    def masked(x: Node) -> Node:
+        mask = inside
+        if x.op == "where" and x.operands[2] == MINUS:
+            mask, x = node("and", inside, x.operands[0]), x.operands[1]
+        return node("where", mask, x, MINUS)
+
+    edge = [replace(s, graph=masked(s.graph)) if isinstance(s, Map) and s.name in exponents else s for s in statements]
+    return edge, exponents | {name for name, x in powers.items() if x.op == "value"}
+
+
 class Body:
     """The statements of one sweep's tiles. `edge`: of tiles that are not full, where keys after the last add nothing.
 
@@ -74,7 +93,7 @@ class Body:
     def __init__(self, ctx: Context, keys: Keys, load: Callable[[Context, Load], None]) -> None:
         self.ctx, self.load = ctx, load
         self.full = keys.full
-        self.edge = keys.partial or keys.full
+        self.edge, self.hidden = hidden(keys.partial or keys.full)
         self.weights = {s.weights for s in (*self.full, *self.edge) if isinstance(s, DotAcc)}
 
     def emit(self) -> None:
@@ -107,11 +126,13 @@ class Body:
 
     def _differs(self, s: Statement) -> bool:
         """Whether a statement is printed in two forms, for full tiles and for others."""
-        return isinstance(s, Reduce) or (isinstance(s, Map) and (s.name in self.weights or self._exact(s)))
+        if isinstance(s, Reduce):
+            return not self._is_hidden(s)
+        return isinstance(s, Map) and s.name in self.weights - self.hidden
 
-    def _exact(self, s: Map) -> bool:
-        """Whether a careful run has other weights than a fast one."""
-        return self.ctx.careful and any(has_power(self.ctx, x) for x in topological([s.graph]))
+    def _is_hidden(self, s: Reduce) -> bool:
+        """Whether keys behind the last add nothing by themselves."""
+        return s.graph.op == "value" and s.graph["name"] in self.hidden
 
     def _choice(self, differ: list[tuple[Statement, Statement]]) -> None:
         if not differ:
@@ -138,26 +159,15 @@ class Body:
                     products.dot_acc(ctx, s)
                 careful.put_back(ctx, s)
             case Map():
-                self._map(s, edge)
+                self._map(s, edge and s.name in self.weights - self.hidden)
             case Reduce():
-                self._reduce(s, edge)
+                self._reduce(s, edge and not self._is_hidden(s))
             case RowMap() | SetRow():
                 row_map(ctx, s)
             case FeatureReduce():
                 feature_reduce(ctx, s)
 
     def _map(self, s: Map, edge: bool) -> None:
-        """A careful run, which knows no full tiles, has exact weights: 0 only where a pair is masked."""
-        ctx, live = self.ctx, edge and s.name in self.weights
-        if edge and self._exact(s):
-            with ctx.out.block("if careful:"):
-                self._pairs(s, live, True)
-            with ctx.out.block("else:"):
-                self._pairs(s, live, False)
-        else:
-            self._pairs(s, live, False)
-
-    def _pairs(self, s: Map, live: bool, exact: bool) -> None:
         ctx = self.ctx
         # What is the same for all queries or keys of a thread is computed once for them, not left to the compiler to find.
         by_key = any(x.operands and "j" in x.axes and "i" not in x.axes for x in topological([s.graph]))
@@ -172,12 +182,13 @@ class Body:
             with loops[1]():
                 indices(ctx, s.graph, "hi" if by_key else "ij")
                 speller = spelling(ctx, s.graph, "", outer)
-                speller.exact = exact
                 text = speller.spell(s.graph)
                 kind = speller.kind(s.graph)
-                if live:
+                if edge:
                     text = f"where(lt(now + first_key + 8 * ct + e, kv_len), {text}, 0.0)"
                 ctx.out.line(f"{ctx.pair(s.name, kind)}[rt, ct, 2 * hf + e] = {as_stored(text, kind)}")
+        if ctx.careful and has_power(ctx, s.graph):
+            careful.keep(ctx, s)
 
     def _reduce(self, s: Reduce, edge: bool) -> None:
         """Over a thread's keys, then over the four threads that share a row."""

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from attnc.backends.cuda.context import Context
+from attnc.backends.cuda.leaves import LEAST
+from attnc.backends.leaves import number
 from attnc.tile.program import DotAcc, Keys, Map, Statement
 
 INFINITY = {
@@ -44,6 +46,14 @@ def runs(ctx: Context, keys: Keys) -> Iterator[None]:
             out.line("break")
         out.line("careful = True  # again, with weights of 0 kept from NaN and infinite values")
     ctx.careful = False
+
+
+def keep(ctx: Context, s: Map) -> None:
+    """In a careful run: weights are 0 only where a pair is masked."""
+    weight, exponent = (f"{ctx.arrays[name]}[rt, ct, 2 * hf + e]" for name in (s.name, s.graph.operands[0]["name"]))
+    with ctx.out.block("if careful:"), ctx.rows(), ctx.keys():
+        masked = f"le({exponent}, {number(s.graph.operands[2]['value'])})"
+        ctx.out.line(f"{weight} = where({masked}, 0.0, maximum({weight}, {LEAST}))")
 
 
 def take_out(ctx: Context, s: DotAcc, body: Sequence[Statement]) -> None:

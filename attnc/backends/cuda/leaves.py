@@ -22,27 +22,20 @@ def has_power(ctx: Context, x: Node) -> bool:
 class Spelling(Speller):
     """Spells graphs in the loops over a thread's rows, keys and features. `feature`: the text of the feature's number.
 
-    elements: texts of accumulators' and other values that lie in registers by feature. exact: the weights of a softmax are 0 only
-    where a pair is masked.
+    elements: texts of accumulators' and other values that lie in registers by feature.
     """
 
     def __init__(self, ctx: Context, scopes: list[Scope], feature: str = "") -> None:
         super().__init__(scopes, RULES, self._leaf, ctx.names)
         self.ctx, self.feature = ctx, feature
         self.elements: dict[str, str] = {}
-        self.exact = False
         self._narrow: dict[Node, bool] = {}
 
     def combine(self, x: Node, operands: list[str]) -> str:
         """The text of an op: integers of 32 bits are made wider before they overflow; weights of 16-bit roles use the hardware's power."""
         if has_power(self.ctx, x):  # 2**(masked - r) is 0 by itself
-            power, least = (
-                f"weight_fast({operands[0]}, {operands[1]})",
-                f"maximum(weight_fast({operands[0]}, {operands[1]}), {LEAST})",
-            )
-            if self.exact:
-                return f"where(le({operands[0]}, {operands[2]}), 0.0, {least})"
-            return power if "j" in x.axes or not self.ctx.careful else least
+            power = f"weight_fast({operands[0]}, {operands[1]})"
+            return power if "j" in x.axes or not self.ctx.careful else f"maximum({power}, {LEAST})"
         if x.dtype == "int" and not self.narrow(x):
             numbers = [n for n, y in enumerate(x.operands) if y.dtype == "int"]
             if numbers and all(self.narrow(x.operands[n]) for n in numbers):
