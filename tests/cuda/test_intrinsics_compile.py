@@ -152,10 +152,17 @@ def kernel(p, q, n):
                 total = total ^ found[x, e, y]
     store_l_if(thread() == 0, q, total)
 """.replace("LONG", "\n                    ".join(f"u = u + (t >> {k}) * n" for k in range(1, 12)))
+NONFINITE = """
+def kernel(p, q):
+    take_out(load_shared_h, 0x7c00, shared(), shared() + 8192, 64, 64, 7, 128)
+    take_out(load_shared_r, 0x7f800000, shared(), shared() + 16384, 64, 64, 7, 128)
+    x = unbounded(shared() + 8192, thread() & 63, of_quad(p), p)
+    store_f32_if(thread() < 64, q + 4 * thread(), x)
+"""
 KERNELS = {
     "tensor cores": TENSOR_CORES, "memory": MEMORY, "floats": FLOATS, "integers": INTEGERS, "searches": SEARCHES,
     "searches of rows": SEARCHES_OF_ROWS, "device": DEVICE, "boxes": BOXES,
-    "unrolled": UNROLLED,
+    "unrolled": UNROLLED, "nonfinite": NONFINITE,
 }  # fmt: skip
 ALL = [name for names in ptx.names().values() for name in names]
 

@@ -111,8 +111,8 @@ def swap(old, new):
 
 
 FAULTS = {
-    "missing wait": swap("        copy_wait(0)\n", ""),
-    "missing barrier": swap("        copy_wait(0)\n        barrier()\n", "        copy_wait(0)\n"),
+    "missing wait": swap("            copy_wait(0)\n", ""),
+    "missing barrier": swap("            copy_wait(0)\n            barrier()\n", "            copy_wait(0)\n"),
     "wrong swizzle": swap("((c ^ r & 7) << 4)", "((c ^ r & 3) << 4)"),
     "clobbered fragment": swap("b0, b1, b2, b3 = ldmatrix_t", "a[rt, 0], b1, b2, b3 = ldmatrix_t"),
     "divergence": swap("if not more:", "if not more or lane == 5:"),
