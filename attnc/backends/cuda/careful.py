@@ -112,18 +112,23 @@ def put_back(ctx: Context, s: DotAcc) -> None:
     out, weights, tile = ctx.out, ctx.arrays[s.weights], ctx.tiles[s.values]
     relation = "lt" if s.skip_zero else "le"  # without the rule for weights of 0 they make NaN: both signs at once
     count = tile.shape.length // 8
-    with out.block("if careful:"), ctx.rows():
-        out.line("above, below = cast_int(0), cast_int(0)")
-        with ctx.keys():
-            for name, operands in (("above", "0.0, {}"), ("below", "{}, 0.0")):
-                cell = operands.format(f"{weights}[rt, ct, 2 * hf + e]")
-                out.line(f"{name} = {name} | where({relation}({cell}), shl(cast_int(1), 8 * ct + e), 0)")
-        out.line("above, below = of_quad(shl(above, first_key)), of_quad(shl(below, first_key))")
-        with out.block(f"for n in range({2 * count}):"):  # a loop that stays one: few registers matter here, not time
-            out.line(f"value = unbounded({_notes(ctx, s)}, 8 * (n >> 1) + first_key + (n & 1), above, below)")
-            with out.block(f"for ft in unrolled({count}):"), out.block("for e in unrolled(2):"):
-                cell = f"{ctx.arrays[s.accumulator]}[rt, ft, 2 * hf + e]"
-                out.line(f"{cell} = add({cell}, where(eq(2 * ft + e, n), value, 0.0))")
+    above, below = (f"{ctx.row(name, 'int')}[rt, hf]" for name in ("above", "below"))
+    with out.block("if careful:"):
+        with ctx.rows():
+            out.line(f"{above}, {below} = 0, 0")
+            with ctx.keys():
+                for name, operands in ((above, "0.0, {}"), (below, "{}, 0.0")):
+                    cell = operands.format(f"{weights}[rt, ct, 2 * hf + e]")
+                    out.line(f"{name} = {name} | where({relation}({cell}), shl(cast_int(1), 8 * ct + e), 0)")
+        with ctx.rows():
+            out.line(f"{above}, {below} = of_quad(shl({above}, first_key)), of_quad(shl({below}, first_key))")
+            with out.block(
+                f"for n in range({2 * count}):"
+            ):  # a loop that stays one: few registers matter here, not time
+                out.line(f"value = unbounded({_notes(ctx, s)}, 8 * (n >> 1) + first_key + (n & 1), {above}, {below})")
+                with out.block(f"for ft in unrolled({count}):"), out.block("for e in unrolled(2):"):
+                    cell = f"{ctx.arrays[s.accumulator]}[rt, ft, 2 * hf + e]"
+                    out.line(f"{cell} = add({cell}, where(eq(2 * ft + e, n), value, 0.0))")
 
 
 def _notes(ctx: Context, s: DotAcc) -> str:
