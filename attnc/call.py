@@ -12,16 +12,13 @@ from attnc.backends.arguments import Layout
 from attnc.backends.cpu import threads
 from attnc.backends.cpu.kernel import Kernel
 from attnc.backends.launch import pack
-from attnc.backends.outputs import place, shape, whole
+from attnc.backends.outputs import check_output, place, shape, whole
 from attnc.compile import Compiled
-from attnc.dsl.place import here
-from attnc.errors import OutputError
 from attnc.interp import Array
 from attnc.ir.graph import Graph
 from attnc.passes.expand import feature_axes
 from attnc.runtime import arrays
 from attnc.runtime.binding import Bound, as_numpy
-from attnc.runtime.out import check_out
 from attnc.tile.program import Program
 
 SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it brings
@@ -70,7 +67,7 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
     dtypes = [bound.dtype] * len(graph.outputs)
     if prepared.lse:
         dtypes[-1] = compute
-    given = None if out is None else check_output(out, prepared, bound)
+    given = None if out is None else check_output(out, prepared.graph, prepared.lse, bound)
     kind = "numpy" if isinstance(like, np.ndarray) else arrays.view(like, "Q").kind
     made = [
         arrays.empty(kind, shape(bound, feature_axes(x)), dtype) for x, dtype in zip(graph.outputs, dtypes, strict=True)
@@ -89,21 +86,6 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
         made[0] = (out, given)
     outputs = tuple(x if x is out else arrays.finish(like, x) for x, _ in made)
     return Result(outputs, [whole(bound, as_numpy(x, "out")) for x, _ in made], dtypes, bound, graph, launch)
-
-
-def check_output(out: Any, prepared: Prepared, bound: Bound) -> arrays.View:
-    """The caller's array for the one output. Raises what `check_out` raises, and OutputError where there are several."""
-    outputs = prepared.graph.outputs
-    if len(outputs) - prepared.lse != 1:
-        raise OutputError(
-            f"out= for {prepared.graph.name}",
-            where=here(),
-            cause=f"the variant has {len(outputs)} outputs",
-            cure="leave out= away: each output is a new array",
-        )
-    tables = [x for x in bound.inputs.operands.values() if isinstance(x, np.ndarray)]
-    inputs = [bound.inputs.q, bound.inputs.k, bound.inputs.v, *tables]
-    return check_out(out, "out", shape(bound, feature_axes(outputs[0])), bound.dtype, inputs)
 
 
 def _whole_rows(view: arrays.View) -> bool:

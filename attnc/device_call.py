@@ -5,37 +5,58 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
+from attnc.backends.arguments import Layout
 from attnc.backends.cuda import device
 from attnc.backends.cuda.arrays import library_of, on_host, stream_of
 from attnc.backends.cuda.check import is_aligned
+from attnc.backends.cuda.device import Gpu
+from attnc.backends.cuda.executable import Executable
 from attnc.backends.cuda.given import Given, look
 from attnc.backends.cuda.load import Loaded, load
 from attnc.backends.cuda.repeat import Repeat, Wanted, addresses, prepare
 from attnc.backends.cuda.signature import signature as signature_of
 from attnc.backends.launch import specialisation
-from attnc.backends.outputs import whole
-from attnc.call import Prepared, check_output
-from attnc.compile import Problem, cuda_executable, cuda_form
+from attnc.backends.outputs import check_output, whole
 from attnc.dsl.place import here
 from attnc.dsl.signature import Signature
 from attnc.errors import DeviceError, UnsupportedError
+from attnc.ir.graph import Graph
 from attnc.passes.expand import feature_axes
 from attnc.runtime.binding import Bound, as_numpy, bind, describe
-from attnc.schedule.cuda_target import of_device
+from attnc.schedule.short import Form
 from attnc.verification import Report, report
 
 LIMIT = 64  # calls that are remembered
 
 
+class Formula(Protocol):
+    """What a call needs to know of a variant besides its kernels: with its constants, kinds of tensors, and lse or not."""
+
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def lse(self) -> bool: ...
+
+
+Prepared = TypeVar("Prepared", bound=Formula)
+
+
 @dataclass(slots=True)
-class DeviceCalls:
-    """The calls of one variant. prepare: traces and lowers it. problem: what specialises its kernel."""
+class DeviceCalls(Generic[Prepared]):
+    """The calls of one variant.
+
+    prepare: the formula of a call, with the lse or without. form: of its kernels, by the extents of the call. executable: these
+    kernels for a GPU, for aligned rows or any.
+    """
 
     signature: Signature
     prepare: Callable[[Bound, bool], Prepared]
-    problem: Callable[[Any, Bound], Problem]
+    form: Callable[[Prepared, Mapping[str, int]], Form]
+    executable: Callable[[Prepared, Bound, Gpu, bool, Form], Executable]
     _loaded: dict[Any, Loaded] = field(default_factory=dict)
     _repeats: dict[Any, tuple[Repeat, bool]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -55,7 +76,7 @@ class DeviceCalls:
     ) -> tuple[tuple[Any, ...], bool]:
         """The outputs, and whether the variant returns a tuple.
 
-        Raises what `bind` and `cuda_executable` raise, and DeviceError and OperandError for where and how arrays lie.
+        Raises what `bind`, `prepare` and `executable` raise, and DeviceError and OperandError for where and how arrays lie.
         """
         known = signature_of(q, k, v, operands, lse, layout) if out is None else None
         given = look(self.signature, q, k, v, operands, out)
@@ -82,17 +103,15 @@ class DeviceCalls:
         """The call, with its kernels compiled and loaded."""
         graph, gpu = prepared.graph, given.gpu
         if given.out is not None:
-            check_output(describe(given.out), prepared, bound)
+            check_output(describe(given.out), graph, prepared.lse, bound)
         aligned = is_aligned(bound.inputs, given.out)
         known = specialisation(prepared.layout, bound.inputs, bound.features)
-        form = cuda_form(prepared.program, bound.inputs.extents)
+        form = self.form(prepared, bound.inputs.extents)
         key = (bound.specialisation, prepared.lse, bound.dtype, known, form, aligned, gpu.number)
         if key not in self._loaded:
             with self._lock:  # of several threads that need it at once, one compiles
                 if key not in self._loaded:
-                    target, problem = of_device(gpu.capability).name, self.problem(prepared, bound)
-                    executable = cuda_executable(graph, prepared.program, problem, target, aligned, form=form)
-                    self._loaded[key] = load(executable, gpu)
+                    self._loaded[key] = load(self.executable(prepared, bound, gpu, aligned, form), gpu)
         dtypes = [bound.dtype] * len(graph.outputs)
         if prepared.lse:
             dtypes[-1] = "float32"

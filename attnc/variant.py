@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from attnc import shortcut
+from attnc.backends.outputs import given_back
 from attnc.dsl.opaque import here
 from attnc.dsl.signature import signature
 from attnc.dsl.trace import trace
@@ -21,10 +22,13 @@ from attnc.runtime.binding import Bound, as_numpy, bind
 
 if TYPE_CHECKING:
     from attnc.backends.arguments import Layout
+    from attnc.backends.cuda.device import Gpu
+    from attnc.backends.cuda.executable import Executable
     from attnc.blocks import BlockMap
     from attnc.call import Result
     from attnc.compile import Compiled, Problem, Stage
     from attnc.device_call import DeviceCalls
+    from attnc.schedule.short import Form
     from attnc.tile.program import Program
     from attnc.verification import Report
 
@@ -62,7 +66,7 @@ class Attention:
         self._in_range: set[tuple[Any, ...]] = set()
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
         self._compiled: dict[tuple[Any, ...], Compiled] = {}
-        self._on_device: DeviceCalls | None = None
+        self._on_device: DeviceCalls[Prepared] | None = None
 
     def __repr__(self) -> str:
         return f"<attention {self.__name__}({', '.join(self.signature.roles)})>"
@@ -95,20 +99,20 @@ class Attention:
         known = self._shortcuts.get(key) if key is not None else None
         if known is not None:
             tuple_output, repeat = known
-            return _given_back(repeat.run(q, k, v), tuple_output, return_lse)
+            return given_back(repeat.run(q, k, v), tuple_output, return_lse)
         if self._on_device is not None and out is None and device != "cpu":
             again = self._on_device.again(q, k, v, return_lse, layout, operands)
             if again is not None:
-                return _given_back(*again, return_lse)
+                return given_back(*again, return_lse)
         self._refuse_traced(q, k, v)
         if (calls := self._device_calls(device, q, k, v)) is not None:
-            return _given_back(*calls.run(q, k, v, return_lse, layout, operands, out), return_lse)
+            return given_back(*calls.run(q, k, v, return_lse, layout, operands, out), return_lse)
         result = self._run(q, k, v, operands, layout, return_lse, out)
         if key is not None and (made := shortcut.shortcut(result)) is not None:
             if len(self._shortcuts) >= shortcut.LIMIT:
                 self._shortcuts.clear()
             self._shortcuts[key] = result.bound_graph.tuple_output, made
-        return _given_back(result.outputs, result.bound_graph.tuple_output, return_lse)
+        return given_back(result.outputs, result.bound_graph.tuple_output, return_lse)
 
     def _run(self, q: Any, k: Any, v: Any, operands: dict[str, Any], layout: str, lse: bool, out: Any) -> Result:
         from attnc.call import run
@@ -122,15 +126,29 @@ class Attention:
         operands, chosen = self._apart({"device": device}, operands)
         return operands, chosen.get("device")
 
-    def _device_calls(self, device: Any, q: Any, k: Any, v: Any) -> DeviceCalls | None:
+    def _device_calls(self, device: Any, q: Any, k: Any, v: Any) -> DeviceCalls[Prepared] | None:
         """What calls with arrays on a GPU; None for a call on the CPU."""
         from attnc.device_call import DeviceCalls, wanted
 
         if not wanted(device, q, k, v):
             return None
         if self._on_device is None:
-            self._on_device = DeviceCalls(self.signature, self._prepare, self._problem)
+            self._on_device = DeviceCalls(self.signature, self._prepare, self._form, self._executable)
         return self._on_device
+
+    def _form(self, prepared: Prepared, extents: Mapping[str, int]) -> Form:
+        """Of the kernels of a call on a GPU."""
+        from attnc.compile import cuda_form
+
+        return cuda_form(prepared.program, extents)
+
+    def _executable(self, prepared: Prepared, bound: Bound, gpu: Gpu, aligned: bool, form: Form) -> Executable:
+        """The kernels of a call on a GPU."""
+        from attnc.compile import cuda_executable
+        from attnc.schedule.cuda_target import of_device
+
+        target, problem = of_device(gpu.capability).name, self._problem(prepared, bound)
+        return cuda_executable(prepared.graph, prepared.program, problem, target, aligned, form=form)
 
     def _refuse_traced(self, *args: Any) -> None:
         from attnc.dsl.expr import Expr
@@ -235,7 +253,7 @@ class Attention:
         bound = bind(self.signature, q, k, v, operands, layout)
         graph = self._trace(bound)
         results = interpret(with_lse(graph) if return_lse else graph, bound.inputs)
-        return _given_back(tuple(restore(bound, x) for x in results), graph.tuple_output, return_lse)
+        return given_back(tuple(restore(bound, x) for x in results), graph.tuple_output, return_lse)
 
     def verify(
         self,
@@ -386,13 +404,6 @@ class Attention:
         result = self._run(q, k, v, operands, layout, False, None)
         program = self._prepare(result.bound, False).program
         return disagreement(result.bound_graph, program, result.bound.inputs, result.arrays, result.dtypes)
-
-
-def _given_back(outputs: tuple[Any, ...], tuple_output: bool, lse: bool) -> Any:
-    """Outputs as a call returns them."""
-    if lse:
-        return (outputs[:-1] if tuple_output else outputs[0]), outputs[-1]
-    return outputs if tuple_output else outputs[0]
 
 
 def attention(function: Callable[..., Any]) -> Attention:

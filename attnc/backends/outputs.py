@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from attnc.backends.launch import Output
+from attnc.dsl.place import here
+from attnc.errors import OutputError
 from attnc.interp import Array
+from attnc.ir.graph import Graph
+from attnc.passes.expand import feature_axes
+from attnc.runtime.arrays import View
 from attnc.runtime.binding import Bound
+from attnc.runtime.out import check_out
 
 
 def shape(bound: Bound, features: Iterable[str]) -> tuple[int, ...]:
@@ -41,3 +50,25 @@ def restore(bound: Bound, x: Array) -> Array:
         x = x.transpose(0, 2, 1, 3)
     drop = 4 - bound.rank
     return x.reshape(x.shape[drop:])
+
+
+def check_output(out: Any, graph: Graph, lse: bool, bound: Bound) -> View:
+    """The caller's array for the one output. Raises what `check_out` raises, and OutputError where there are several."""
+    outputs = graph.outputs
+    if len(outputs) - lse != 1:
+        raise OutputError(
+            f"out= for {graph.name}",
+            where=here(),
+            cause=f"the variant has {len(outputs)} outputs",
+            cure="leave out= away: each output is a new array",
+        )
+    tables = [x for x in bound.inputs.operands.values() if isinstance(x, np.ndarray)]
+    inputs = [bound.inputs.q, bound.inputs.k, bound.inputs.v, *tables]
+    return check_out(out, "out", shape(bound, feature_axes(outputs[0])), bound.dtype, inputs)
+
+
+def given_back(outputs: tuple[Any, ...], tuple_output: bool, lse: bool) -> Any:
+    """Outputs as a call returns them."""
+    if lse:
+        return (outputs[:-1] if tuple_output else outputs[0]), outputs[-1]
+    return outputs if tuple_output else outputs[0]

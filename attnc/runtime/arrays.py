@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,17 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
+class bfloat(np.void):  # type: ignore[misc]  # with its 16 bits NumPy calls the dtype "bfloat16"
+    """An entry of an array that is described and never read, where ml_dtypes is missing."""
+
+
+def described_dtype(name: str) -> np.dtype[Any]:
+    """As `numpy_dtype`; where ml_dtypes is missing, bfloat16 is two bytes of that name."""
+    if name == "bfloat16" and find_spec("ml_dtypes") is None:
+        return np.dtype((bfloat, 2))
+    return numpy_dtype(name)
+
+
 def _numpy(x: np.ndarray[Any, Any], name: str) -> View:
     dtype = dtype_name(x.dtype, name)
     if type(x) is not np.ndarray and isinstance(x, np.ma.MaskedArray):
@@ -113,6 +125,8 @@ def _numpy(x: np.ndarray[Any, Any], name: str) -> View:
 
 def dtype_name(dtype: np.dtype[Any], name: str) -> str:
     """The key of ITEMSIZE for NumPy's dtype of the argument called `name`. DTypeError where there is none."""
+    if dtype.type is bfloat:  # not in the table: NumPy holds any two bytes for equal to it
+        return "bfloat16"
     known = _NUMPY.get(dtype)
     if known is None:
         known = _NUMPY[dtype] = _uncommon(dtype, name)

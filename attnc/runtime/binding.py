@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from attnc.dsl.signature import Operand, Signature, fits
 from attnc.errors import AttncError, DTypeError, GradientError, OperandError, ShapeError
 from attnc.interp import Inputs
 from attnc.ir.ops import INDEX_AXES, LONGEST, Kind
-from attnc.runtime.arrays import View, numpy_dtype, view
+from attnc.runtime.arrays import View, described_dtype, numpy_dtype, view
 from attnc.runtime.described import Described
 
 _FLOATS = {("f", 2): "float16", ("f", 4): "float32", ("f", 8): "float64"}  # by kind and size: dtype.name is slow
@@ -73,17 +73,17 @@ def as_numpy(x: Any, name: str) -> Array:
     found = view(x, name)
     if isinstance(x, np.ndarray):
         return x if type(x) is np.ndarray else x.view(np.ndarray)
-    return _over(found)
+    return _over(found, numpy_dtype)
 
 
 def describe(x: View) -> Described:
     """What `bind` takes in the place of an array on a device: nothing of it is read."""
-    return _over(x).view(Described)
+    return _over(x, described_dtype).view(Described)
 
 
-def _over(x: View) -> Array:
+def _over(x: View, dtype: Callable[[str], np.dtype[Any]]) -> Array:
     array = np.asarray(_Memory(x))
-    return array.view(numpy_dtype("bfloat16")) if x.dtype == "bfloat16" else array
+    return array.view(dtype(x.dtype)) if x.dtype == "bfloat16" else array
 
 
 def _float_name(x: Array) -> str:
@@ -157,7 +157,7 @@ def _bind(signature: Signature, q: Any, k: Any, v: Any, operands: Mapping[str, A
     if len({a.dtype for a in arrays.values()}) > 1:
         raise DTypeError(
             "Q, K and V of different dtypes",
-            cause="they are " + ", ".join(f"{name} {a.dtype}" for name, a in arrays.items()),
+            cause="they are " + ", ".join(f"{name} {a.dtype.name}" for name, a in arrays.items()),
             cure="convert them to one dtype",
         )
     inputs = Inputs(arrays["Q"], arrays["K"], arrays["V"])
@@ -237,7 +237,7 @@ def _bind_operands(
                 )
             absent.add(name)
         elif operand.role == "const":
-            constants[name] = _constant(operand, value)
+            constants[name] = constant(operand, value)
         elif operand.role == "scalar":
             values[name] = _scalar(operand, value)
         else:
@@ -259,7 +259,8 @@ def _number(value: Any, name: str) -> Any:
     return value
 
 
-def _constant(operand: Operand, value: Any) -> Any:
+def constant(operand: Operand, value: Any) -> Any:
+    """A compile-time constant as its declared type. OperandError where it is none."""
     value, type_ = _number(value, operand.name), operand.type or float
     if type_ is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
