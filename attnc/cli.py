@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -169,6 +170,40 @@ def explain(
 
 
 @app.command()
+def build(
+    targets: Annotated[list[str], typer.Argument(metavar="FILE[:NAME]...", help="As for `run`; several are built alike.")],
+    out: Annotated[Path, typer.Option(help="The directory.")],
+    target: Annotated[str, typer.Option(help="The GPU's architecture.")] = "sm_90",
+    dtype: Annotated[list[str] | None, typer.Option(help="bf16, f16 or f32; may be repeated.")] = None,
+    head_dim: Annotated[list[int] | None, typer.Option(help="Of q and k; may be repeated. 128 by default.", min=1)] = None,
+    value_dim: Annotated[list[int] | None, typer.Option(help="Of v, where another: one for each --head-dim.", min=1)] = None,
+    const: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A compile-time constant.")] = None,
+    table: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=DTYPE", help="An array operand, where its dtype is not q's, int64 or bool, or it is optional.")
+    ] = None,
+    scalar: Annotated[list[str] | None, typer.Option(metavar="NAME", help="An optional number that calls will give.")] = None,
+    extent: Annotated[list[str] | None, typer.Option(metavar="AXIS=N", help="Of a feature axis that only operands have.")] = None,
+    lse: Annotated[bool, typer.Option("--lse", help="For calls with return_lse=True.")] = False,
+    aligned_only: Annotated[bool, typer.Option("--aligned-only", help="Leave out kernels for rows that are not aligned.")] = False,
+    long: Annotated[bool, typer.Option("--long", help="Also for lengths or integer operands beyond 2**20.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Also kernels of their own for calls with up to 16 queries.")] = False,
+    add: Annotated[bool, typer.Option("--add", help="Keep what the directory holds of the same variant.")] = False,
+) -> None:  # fmt: skip
+    """Compile variants for a GPU into a directory, which `attnc.load` runs without a compiler. Needs no GPU."""
+    from attnc.aot.build import build as build_variant
+    from attnc.aot.files import described
+    from attnc.aot.options import request
+    from attnc.fuzz.targets import variants
+
+    asked = request(
+        target=target, dtypes=dtype or ["bf16"], dims=head_dim or [128], value_dims=value_dim or [], constants=const or [],
+        tables=table or [], scalars=scalar or [], extents=extent or [], lse=lse, aligned_only=aligned_only, long=long, short=short,
+    )  # fmt: skip
+    for variant in [x for text in targets for x in variants(text)]:
+        _print(described(build_variant(variant, asked, out, add=add)))
+
+
+@app.command()
 def fuzz(
     seed: Seed = 0,
     programs: Annotated[int, typer.Option(help="Compared between graph and tile interpreter.")] = 2000,
@@ -184,24 +219,27 @@ def fuzz(
 @app.command()
 def bench(
     what: Annotated[
-        Literal["cpu", "sparse", "overhead", "cuda-static"],
+        Literal["cpu", "sparse", "overhead", "cuda", "cuda-static"],
         typer.Argument(
-            help="cpu: beside PyTorch. sparse: masks beside PyTorch's. overhead: compile, start, call. "
-            "cuda-static: what the compiler makes of CUDA kernels, without a GPU."
+            help="cpu: beside PyTorch. sparse: masks beside PyTorch's. overhead: compile, start, call. cuda: on a GPU, beside "
+            "PyTorch. cuda-static: what the compiler makes of CUDA kernels, without a GPU."
         ),
     ],
     rounds: Annotated[
-        int | None, typer.Option(help="Calls of each, alternating; `cpu` 15, `sparse` 5 by default.", min=1)
+        int | None, typer.Option(help="Calls of each, alternating; `cpu` 15, `sparse` 5, `cuda` 20 by default.", min=1)
     ] = None,
     threads: Annotated[int | None, typer.Option(help="By default attnc's.", min=1)] = None,
     rows: Annotated[str, typer.Option(help="Of `sparse`.")] = "window,documents,natten,long",
     flex: Annotated[
         bool, typer.Option(help="Of `sparse`: FlexAttention, which takes a minute a row to compile.")
     ] = True,
+    kernels: Annotated[Path | None, typer.Option(help="Of `cuda`: a directory of `attnc build`.")] = None,
 ) -> None:
     """Measure speed."""
     if what == "cpu":
         _bench_cpu(rounds or 15, threads)
+    elif what == "cuda":
+        _bench_cuda(rounds or 20, kernels)
     elif what == "sparse":
         _bench_sparse(rows, rounds or 5, threads, flex)
     elif what == "cuda-static":
@@ -255,6 +293,16 @@ def _bench_sparse(names: str, rounds: int, threads: int | None, flex: bool) -> N
         _table(title, *tables.beside(found))
     if "long" in wanted:
         _table(_conditions(rounds, threads), *tables.long(bench_long(rounds=rounds, threads=threads)))
+
+
+def _bench_cuda(rounds: int, kernels: Path | None) -> None:
+    from attnc.bench.gpu import bench_gpu, conditions, launch_seconds, problems, source, table
+
+    title = conditions(rounds)
+    variant = source(None if kernels is None else str(kernels))
+    seconds = launch_seconds(variant("full"))
+    _table(title, *table(list(bench_gpu(problems(), variant, rounds))))
+    _print(f"a call takes the host {_duration(seconds)} (aim: 15 µs at most)")
 
 
 def _duration(seconds: float) -> str:

@@ -112,5 +112,9 @@ class GradientError(AttncError, RuntimeError):
     """An input requires gradients, and there is no backward for it."""
 
 
+class KernelFileError(AttncError, ValueError):
+    """A directory of kernels that were compiled ahead of time is missing, damaged, or made for something else."""
+
+
 class UnsupportedError(AttncError, NotImplementedError):
     """A correct program that a backend cannot compile yet; the message names the node."""
