@@ -210,8 +210,8 @@ def _kernels(
         stages.append(StageFile(stage.role, file, digest, *launch, _resources(stage)))
     kept = {x.name: tables[x.name] for x in made.layout.tables}
     versions = _report(made.stages[0]).versions
-    launch = made.aligned, made.form, made.rows, made.record
-    return Kernels(made.target.name, dtype, features, kept, small, *launch, versions, tuple(stages)), files
+    how = made.aligned, made.form, made.rows, made.record
+    return Kernels(made.target.name, dtype, features, kept, small, *how, versions, tuple(stages)), files
 
 
 def _report(stage: Stage) -> Report:
