@@ -14,7 +14,7 @@ from attnc.backends.outputs import given_back
 from attnc.dsl.opaque import here
 from attnc.dsl.signature import signature
 from attnc.dsl.trace import trace
-from attnc.errors import OutputError, ShapeError, TraceError
+from attnc.errors import TraceError
 from attnc.interp import interpret
 from attnc.ir.graph import Graph
 from attnc.lse import with_lse as with_lse
@@ -280,25 +280,10 @@ class Attention:
 
         Raises OutputError where the output is not linear in v, or the variant has several.
         """
-        from attnc.weights import check_linear, identity, weights
+        from attnc.weights import check_inputs, check_linear, identity, weights
 
         q, k = as_numpy(q, "Q"), as_numpy(k, "K")
-        if q.ndim != k.ndim:
-            raise ShapeError(
-                "Q and K of different rank",
-                where=here(),
-                cause=f"their shapes are {q.shape} and {k.shape}",
-                cure="give both the same number of dimensions",
-            )
-        known = self.signature.operands
-        narrow = [name for name in operands if name in known and "e" in known[name].axes]
-        if narrow:
-            raise OutputError(
-                f"weights of {self.__name__}",
-                where=here(),
-                cause=f"they are the output for V = identity, as wide as there are keys; {narrow[0]!r} fits one width of V",
-                cure="look at a variant without that operand",
-            )
+        check_inputs(self.__name__, self.signature.operands, q, k, operands)
         for v in identity(k, layout):
             check_linear(self._trace(bind(self.signature, q, k, v, operands, layout)))
             break

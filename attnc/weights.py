@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from attnc.errors import OutputError
+from attnc.dsl.place import here
+from attnc.dsl.signature import Operand
+from attnc.errors import OutputError, ShapeError
 from attnc.interp import Array
 from attnc.ir.graph import Graph, Node, topological
 
@@ -36,6 +38,25 @@ def identity(k: Array, layout: str) -> Iterator[Array]:
         shape = [1] * k.ndim
         shape[axis], shape[-1] = n, COLUMNS
         yield np.broadcast_to(block.reshape(shape), (*k.shape[:-1], COLUMNS))
+
+
+def check_inputs(name: str, known: Mapping[str, Operand], q: Array, k: Array, operands: Iterable[str]) -> None:
+    """ShapeError: q and k of different rank. OutputError: an operand that fits one width of V."""
+    if q.ndim != k.ndim:
+        raise ShapeError(
+            "Q and K of different rank",
+            where=here(),
+            cause=f"their shapes are {q.shape} and {k.shape}",
+            cure="give both the same number of dimensions",
+        )
+    narrow = [x for x in operands if x in known and "e" in known[x].axes]
+    if narrow:
+        raise OutputError(
+            f"weights of {name}",
+            where=here(),
+            cause=f"they are the output for V = identity, as wide as there are keys; {narrow[0]!r} fits one width of V",
+            cure="look at a variant without that operand",
+        )
 
 
 def check_linear(graph: Graph) -> None:

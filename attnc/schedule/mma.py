@@ -75,4 +75,4 @@ def candidates(features: int) -> Iterator[Mma]:
         yield from (Mma(4, 2, 64), Mma(4, 2, 32))
     else:
         yield from (Mma(8, 1, 64), Mma(8, 1, 32))
-    yield from (Mma(4, 1, 64), Mma(4, 1, 32), Mma(4, 1, 16), Mma(2, 1, 16))
+    yield from (Mma(4, 1, 64), Mma(4, 1, 32), Mma(4, 1, 16), Mma(2, 1, 16), Mma(1, 1, 16))
