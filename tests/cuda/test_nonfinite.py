@@ -7,6 +7,8 @@ from running import run
 from test_cuda_variants import sample
 
 import attnc as at
+import attnc.variants as library
+from attnc.schedule.short import Form
 
 DTYPES = pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32], ids=lambda x: np.dtype(x).name)
 SHAPE = {"B": 1, "Hq": 2, "Hkv": 1, "Lq": 20, "Lk": 75, "D": 16, "Dv": 24}
@@ -108,3 +110,14 @@ def test_weights_beyond_float16(poison):
     q, k, v = poisoned(np.float16) if poison else sample("full", np.float16, **SHAPE)[:3]
     found = agrees(run(linear, q * np.float16(300), k * np.float16(300), v * np.float16(1e-4), {}))
     assert poison or np.isfinite(found.outputs[0].astype(np.float32)).all()
+
+
+def test_an_infinite_part_far_below_the_others_stays_infinite():
+    """Parts are scaled by a weight, which is not 0 for a live key: 0 times infinity would be NaN."""
+    q, k, v, _ = sample("full", ml_dtypes.bfloat16, B=1, Hq=2, Hkv=1, Lq=1, Lk=600, D=16, Dv=16)
+    q[:], k[:] = 1.0, 0.0
+    k[:, :, :256] = -100.0
+    v[..., 5, 0], v[..., 300, 1] = np.inf, -np.inf
+    found = agrees(run(library.full, q, k, v, {}, form=Form(True, True, 1)))
+    out = found.outputs[0].astype(np.float32)
+    assert np.isinf(out[..., :2]).all() and np.isfinite(out[..., 2:]).all()

@@ -35,7 +35,7 @@ class Spelling(Speller):
         """The text of an op: integers of 32 bits are made wider before they overflow; weights of 16-bit roles use the hardware's power."""
         if has_power(self.ctx, x):  # 2**(masked - r) is 0 by itself
             power = f"weight_fast({operands[0]}, {operands[1]})"
-            return power if "j" in x.axes or not self.ctx.careful else f"maximum({power}, {LEAST})"
+            return power if "j" in x.axes else f"maximum({power}, {LEAST})"
         if x.dtype == "int" and not self.narrow(x):
             numbers = [n for n, y in enumerate(x.operands) if y.dtype == "int"]
             if numbers and all(self.narrow(x.operands[n]) for n in numbers):
