@@ -128,6 +128,8 @@ class Attention:
 
     def _device_calls(self, device: Any, q: Any, k: Any, v: Any) -> DeviceCalls[Prepared] | None:
         """What calls with arrays on a GPU; None for a call on the CPU."""
+        if device is None and isinstance(q, np.ndarray) and isinstance(k, np.ndarray) and isinstance(v, np.ndarray):
+            return None  # before anything of CUDA is imported
         from attnc.device_call import DeviceCalls, wanted
 
         if not wanted(device, q, k, v):
