@@ -49,6 +49,12 @@ class Value:
     axes: tuple[str, ...]
 
 
+def parts(operands: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """The shapes of the arrays among operands, and the scalars."""
+    shapes = {name: x.shape for name, x in operands.items() if isinstance(x, np.ndarray)}
+    return shapes, {name: x for name, x in operands.items() if name not in shapes}
+
+
 def canonical(axes: frozenset[str] | set[str]) -> tuple[str, ...]:
     """The order of axes in every Value."""
     return tuple(a for a in INDEX_AXES if a in axes) + tuple(sorted(a for a in axes if a not in INDEX_AXES))

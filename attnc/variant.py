@@ -15,7 +15,7 @@ from attnc.dsl.opaque import here
 from attnc.dsl.signature import signature
 from attnc.dsl.trace import trace
 from attnc.errors import TraceError
-from attnc.interp import interpret
+from attnc.interp import interpret, parts
 from attnc.ir.graph import Graph
 from attnc.lse import with_lse as with_lse
 from attnc.runtime.binding import Bound, as_numpy, bind
@@ -194,8 +194,7 @@ class Attention:
         from attnc.passes.check_ranges import check_ranges
 
         operands, extents = bound.inputs.operands, bound.inputs.extents
-        shapes = {name: x.shape for name, x in operands.items() if isinstance(x, np.ndarray)}
-        scalars = {name: x for name, x in operands.items() if name not in shapes}
+        shapes, scalars = parts(operands)
         key = (bound.specialisation, *extents.values(), *shapes.values(), *scalars.values())
         if key not in self._in_range:
             check_ranges(graph, extents, shapes, scalars)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from attnc.aot.choose import kernels, specialised
 from attnc.aot.files import MANIFEST, executable, manifests, read_manifest
 from attnc.aot.manifest import Manifest, Specialised
@@ -20,6 +18,7 @@ from attnc.backends.outputs import given_back
 from attnc.device_call import DeviceCalls, wanted
 from attnc.dsl.place import here
 from attnc.errors import KernelFileError
+from attnc.interp import parts
 from attnc.ir.graph import Graph
 from attnc.passes.check_ranges import check_ranges
 from attnc.runtime.binding import Bound
@@ -83,8 +82,7 @@ class Prebuilt:
         ready = self._ready[of.key]
         operands = bound.inputs.operands
         if operands:
-            shapes = {name: x.shape for name, x in operands.items() if isinstance(x, np.ndarray)}
-            scalars = {name: x for name, x in operands.items() if name not in shapes}
+            shapes, scalars = parts(operands)
             check_ranges(ready.graph, bound.inputs.extents, shapes, scalars)
         return ready
 
