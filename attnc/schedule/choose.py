@@ -14,4 +14,4 @@ KEYS = 128
 def choose(target: Target, itemsize: int, features: Mapping[str, int]) -> Schedule:
     """The schedule for numbers of `itemsize` bytes (the compute type) and these feature extents."""
     width = target.vector_bytes // itemsize
-    return Schedule(VECTORS * width, KEYS, width, target.tile).check(target, itemsize)
+    return Schedule(VECTORS * width, KEYS, width, target.tile, target.bf16 and itemsize == 4).check(target, itemsize)

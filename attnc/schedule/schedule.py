@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from attnc.schedule.target import Target
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`rows` queries and `keys` keys per tile, `width` lanes per vector, micro-kernels of `tile` rows x vectors."""
+    """`rows` queries and `keys` keys per tile, `width` lanes per vector, micro-kernels of `tile` rows x vectors.
+
+    bf16: scores of bfloat16 vectors are sums of products of pairs.
+    """
 
     rows: int
     keys: int
     width: int
     tile: tuple[int, int]
+    bf16: bool = field(default=False, repr=False)
 
     def check(self, target: Target, itemsize: int) -> Schedule:
         """Itself; AssertionError where the target cannot run it."""
         assert self.rows % self.width == 0, f"{self.rows} rows are no whole vectors of {self.width}"
         assert self.width * itemsize <= target.vector_bytes, f"{self.width} lanes of {itemsize} bytes"
+        assert not self.bf16 or (target.bf16 and self.width * itemsize == 64), f"{self.width} pairs of bfloat16"
         assert self.keys > 0 and self.tile[0] > 0 and self.tile[1] > 0
         return self

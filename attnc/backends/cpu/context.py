@@ -94,6 +94,7 @@ class Context:
     pairs: list[str] = field(default_factory=list)
     vectors: dict[str, Vectors] = field(default_factory=dict)
     searches: dict[tuple[str, int], Search] = field(default_factory=dict)
+    paired: frozenset[str] = frozenset()  # loads of vectors whose features stay pairs of bfloat16
     reach: dict[Node, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

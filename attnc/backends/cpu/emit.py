@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from attnc.backends.arguments import Layout
 from attnc.backends.cpu import extremes
 from attnc.backends.cpu import rows as row_side
+from attnc.backends.cpu.bf16 import paired
 from attnc.backends.cpu.context import Context, Types
 from attnc.backends.cpu.sweep import sweep
 from attnc.backends.printer import Printer
@@ -22,7 +23,7 @@ ELEMENTWISE = (
     "maximum_fast minimum mod mod_short mul ne neg not_ or_ pow resize rsqrt saturate shl shr sigmoid sign sin sqrt sub tanh weight where xor"
 )
 MEMORY = "fetch_add gather iota load load_as load_first reduce_max reduce_min reduce_sum splat storage store store_as store_first"
-GEMM = "all_finite gemm_add gemm_add_masked gemm_scale gemm_scale_masked gemm_zero"
+GEMM = "all_finite gemm_add gemm_add_masked gemm_pairs gemm_scale gemm_scale_masked gemm_zero"
 REARRANGE = "fill pack_rows unpack_rows widen"
 BOXES = "box_last"
 SUMMARY = (
@@ -45,7 +46,7 @@ def emit(
 ) -> tuple[str, int]:
     """Source of the kernel module, and the bytes of scratch that each worker needs."""
     top, body = Printer(), Printer()
-    ctx = Context(program, block, schedule, types, features, top)
+    ctx = Context(program, block, schedule, types, features, top, paired=paired(program, schedule, types, features))
     ctx.names.used |= set(" ".join((FIXED, *IMPORTS.values())).split()) | set(keyword.kwlist)
     ctx.out = body
     _kernel(ctx)

@@ -31,7 +31,7 @@ def load(ctx: Context, s: Load) -> None:
         base = ctx.names.fresh(s.name)
         ctx.out.line(f"{base} = {role_start(ctx, s.graph['name'])} + j0 * {step}")
         source = Vectors(base, step, False)
-        if ctx.types.roles == ctx.types.compute:
+        if ctx.types.roles == ctx.types.compute or s.name in ctx.paired:
             ctx.vectors[s.name] = source
             return
         target = ctx.key_features(s.name + "_wide", s.feature)
@@ -98,10 +98,11 @@ def reduce(ctx: Context, s: FeatureReduce) -> None:
 def dot(ctx: Context, s: Dot, vectors: Span, keys: Span) -> None:
     """Scores of these queries and keys: S^T = K Q^T."""
     k = ctx.vectors[s.keys]
-    n = str(ctx.features[s.feature])
+    pairs = s.keys in ctx.paired
+    name, n = ("gemm_pairs", ctx.features[s.feature] // 2) if pairs else ("gemm_zero", ctx.features[s.feature])
     first, scores = keys.place(k.base, k.pitch), keys.place(ctx.pair(s.name), ctx.pitch)
     rows = ctx.places[s.rows]
-    ctx.out.line(ctx.gemm("gemm_zero", keys.count, first, k.pitch, str(ctx.size), rows, scores, n, x=vectors))
+    ctx.out.line(ctx.gemm(name, keys.count, first, k.pitch, str(ctx.size), rows, scores, str(n), x=vectors))
 
 
 def dot_acc(ctx: Context, s: DotAcc, vectors: Span, keys: Span) -> None:

@@ -64,6 +64,13 @@ def common(kinds: Sequence[Any]) -> tuple[Any, int | None]:
     return dtype, (widths.pop() if widths else None)
 
 
+class BFloat(ir.HalfType):  # type: ignore[misc]  # llvmlite is untyped
+    """LLVM's bfloat, which llvmlite lacks."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
 class Lanes:
     """A builder of LLVM code on values of one lane type, scalar (width None) or SIMD."""
 
@@ -131,6 +138,12 @@ class Lanes:
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         return self.call("fma", x, y, z)
+
+    def dot_pairs(self, x: Any, y: Any, z: Any) -> Any:
+        """z + x0 * y0 + x1 * y1 in float32, where each lane of x and y holds two bfloat16. AVX512-BF16; subnormals count as 0."""
+        halves = ir.VectorType(BFloat(), 2 * self.width)
+        pairs = [self.b.bitcast(v, halves) for v in (x, y)]
+        return self.function("llvm.x86.avx512bf16.dpbf16ps.512", self.type, [z, *pairs])
 
     def polynomial(self, x: Any, coefficients: Sequence[float]) -> Any:
         """sum c_k x^k by Horner's rule in fused steps; coefficients from the constant term up."""

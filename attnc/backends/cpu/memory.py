@@ -7,7 +7,7 @@ token made by `storage(name)`. Conversions to float16 and bfloat16 round to near
 from typing import Any
 
 from llvmlite import ir
-from numba.core import errors, types
+from numba.core import cgutils, errors, types
 from numba.core.extending import intrinsic
 
 from attnc.backends.cpu.lanes import I32, Lanes, cast, convert, element, is_float, shaped, token, width_of
@@ -105,6 +105,14 @@ def encode(builder: Any, value: Any, lanes: Lanes, form: tuple[Any, int, str]) -
     # Rounding could carry a NaN into infinity: keep its high bits and make it quiet instead.
     kept = builder.select(single.isnan(value), builder.or_(bits, i.const(0x400000)), rounded)
     return builder.trunc(builder.lshr(kept, i.const(16)), target)
+
+
+def prefetch(builder: Any, address: Any) -> None:
+    """Asks for the cache line at an address, soon to be read. Any address will do."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.inttoptr(address, byte), I32(0), I32(3), I32(1)])
 
 
 def typed_pointer(builder: Any, address: Any, pointee: Any) -> Any:

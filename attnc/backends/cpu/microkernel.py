@@ -16,12 +16,14 @@ from numba.core import cgutils, errors, types
 from numba.core.extending import intrinsic
 
 from attnc.backends.cpu.lanes import Lanes, convert, token
+from attnc.backends.cpu.memory import prefetch
 from attnc.backends.cpu.vector import LLVM_TYPES, Vec
 
 I64 = ir.IntType(64)
 # The operands of a tile, all int64: byte addresses, byte strides and the length of the sum.
 OPERANDS = ("a", "a_row", "a_k", "b", "b_k", "c", "c_row", "n", "alpha")
 UNROLL = 2
+LINE = 64  # bytes of a cache line
 # Terms that are summed one by one; longer sums are sums of such sums, whose rounding errors grow more slowly. Scores (mode
 # "zero") need that most: exp makes relative errors of their absolute ones. The first chunk costs nothing.
 CHUNK = 128
@@ -43,6 +45,11 @@ class Tile:
         self.masked = masked
         self.known = known
         self.bytes = kind.dtype.bitwidth // 8
+
+    @property
+    def scores(self) -> bool:
+        """Whether it begins with nothing: such are the scores, and projections."""
+        return self.mode in ("zero", "pairs")
 
     @property
     def name(self) -> str:
@@ -67,7 +74,7 @@ class Tile:
     def _emit(self, g: Lanes, at: dict[str, Any]) -> None:
         """Sums of CHUNK terms in registers, added to C one after the other."""
         b, chunk = g.b, _int(CHUNK)
-        if self.mode == "zero":
+        if self.scores:
             short = b.icmp_signed("<=", at["n"], _int(WHOLE_SCORE))
             chunk = b.select(short, _int(WHOLE_SCORE), _int(SCORE_CHUNK))
         offsets = [b.mul(at["a_row"], _int(r)) for r in range(self.rows)]
@@ -97,7 +104,7 @@ class Tile:
         column = _int(c * self.bytes * self.kind.width)
         place = b.inttoptr(b.add(at["c"], b.add(b.mul(at["c_row"], _int(r)), column)), g.type.as_pointer())
         old = b.load(place, align=self.bytes)
-        if self.mode == "zero":
+        if self.scores:
             total = b.select(first, cell, g.fadd(old, cell))
         elif self.mode == "add":
             total = g.fadd(old, cell)
@@ -112,7 +119,7 @@ class Tile:
         """`count` times `steps` terms of the sum; the state is the two addresses, then the cells."""
         b = g.b
         entry = b.block
-        head, body, done = (b.append_basic_block(x) for x in ("head", "body", "done"))
+        head, body, done_block = (b.append_basic_block(x) for x in ("head", "body", "done"))
         b.branch(head)
         b.position_at_end(head)
         left = b.phi(I64)
@@ -120,17 +127,27 @@ class Tile:
         left.add_incoming(count, entry)
         for phi, value in zip(phis, state, strict=True):
             phi.add_incoming(value, entry)
-        b.cbranch(b.icmp_signed(">", left, _int(0)), body, done)
+        b.cbranch(b.icmp_signed(">", left, _int(0)), body, done_block)
         b.position_at_end(body)
         values: list[Any] = list(phis)
+        if self.scores and steps > 1:
+            self._prefetch(b, at, values[0])
         for _ in range(steps):
             values = self._step(g, at, offsets, values)
         left.add_incoming(b.sub(left, _int(1)), body)
         for phi, value in zip(phis, values, strict=True):
             phi.add_incoming(value, body)
         b.branch(head)
-        b.position_at_end(done)
+        b.position_at_end(done_block)
         return phis
+
+    def _prefetch(self, b: Any, at: dict[str, Any], a: Any) -> None:
+        """Asks for the rows of A after these, as far on as this sum has come; wrong, and harmless, where rows lie apart."""
+        next_rows = b.add(at["a"], b.mul(at["a_row"], _int(self.rows)))
+        place = b.add(next_rows, b.mul(b.sub(a, at["a"]), _int(self.rows)))
+        step = UNROLL * self.rows * self.bytes
+        for offset in range(0, step, LINE):
+            prefetch(b, b.add(place, _int(offset)))
 
     def _step(self, g: Lanes, at: dict[str, Any], offsets: Sequence[Any], state: Sequence[Any]) -> list[Any]:
         """One term of the sum: cols vectors of B times rows scalars of A."""
@@ -147,7 +164,7 @@ class Tile:
             factor = g.splat(b.load(b.inttoptr(b.add(a, offsets[r]), scalar), align=self.bytes))
             for c, vector in enumerate(vectors):
                 cell = state[2 + r * self.cols + c]
-                term = g.fma(factor, vector, cell)
+                term = g.dot_pairs(factor, vector, cell) if self.mode == "pairs" else g.fma(factor, vector, cell)
                 if self.masked:
                     term = b.select(b.fcmp_ordered("==", vector, g.const(0)), cell, term)
                 cells.append(term)
@@ -253,6 +270,8 @@ def _gemm(name: str, mode: str, masked: bool) -> Any:
 gemm_zero = _gemm("gemm_zero", "zero", False)
 gemm_add = _gemm("gemm_add", "add", False)
 gemm_scale = _gemm("gemm_scale", "scale", False)
+# A and B hold pairs of bfloat16 where the others hold a float32: n counts pairs.
+gemm_pairs = _gemm("gemm_pairs", "pairs", False)
 # Where A may hold NaN or infinity: a weight B that is exactly 0 attends to nothing, so its product is left out.
 gemm_zero_masked = _gemm("gemm_zero_masked", "zero", True)
 gemm_add_masked = _gemm("gemm_add_masked", "add", True)

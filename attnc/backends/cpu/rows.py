@@ -34,6 +34,8 @@ def load(ctx: Context, s: Load) -> None:
     n = ctx.features[s.feature]
     if s.graph.op == "role":
         step, stored = ctx.word("q_l"), ctx.types.roles
+        if s.name in ctx.paired:  # pairs move as if they were numbers of 32 bits
+            stored, n = "float32", n // 2
         source = ctx.names.fresh("q_rows")
         start = f"{ctx.word('q_p')} + b * {ctx.word('q_b')} + h * {ctx.word('q_h')} + i0 * {step}"
         ctx.out.line(f"{source} = {start}")
