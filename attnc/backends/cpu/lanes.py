@@ -64,7 +64,7 @@ def common(kinds: Sequence[Any]) -> tuple[Any, int | None]:
     return dtype, (widths.pop() if widths else None)
 
 
-class BFloat(ir.HalfType):  # type: ignore[misc]  # llvmlite is untyped
+class BFloat(ir.HalfType):
     """LLVM's bfloat, which llvmlite lacks."""
 
     def __str__(self) -> str:
@@ -141,7 +141,7 @@ class Lanes:
 
     def dot_pairs(self, x: Any, y: Any, z: Any) -> Any:
         """z + x0 * y0 + x1 * y1 in float32, where each lane of x and y holds two bfloat16. AVX512-BF16; subnormals count as 0."""
-        halves = ir.VectorType(BFloat(), 2 * self.width)
+        halves = ir.VectorType(BFloat(), 32)
         pairs = [self.b.bitcast(v, halves) for v in (x, y)]
         return self.function("llvm.x86.avx512bf16.dpbf16ps.512", self.type, [z, *pairs])
 
