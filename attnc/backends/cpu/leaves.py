@@ -13,6 +13,7 @@ from attnc.ir.graph import Node, node, topological
 from attnc.passes.expand import feature_axes
 from attnc.runtime.arrays import ITEMSIZE
 
+LANE_AXES = {"queries": {"i"}, "keys": {"j"}, "diagonals": {"i", "j"}}
 DIVISIONS = ("floordiv", "mod")
 WORTH_A_BRANCH = 6  # operations on lanes that it saves
 
@@ -43,9 +44,9 @@ def work(x: Node) -> int:
 
 
 class Spelling(Speller):
-    """Spells graphs in a loop nest of the kernel. `lanes`: 'queries', 'keys' or 'features'.
+    """Spells graphs in a loop nest of the kernel. `lanes`: 'queries', 'keys', 'diagonals' or 'features'.
 
-    columns: texts of what has been computed for each key before.
+    columns: texts of what has been computed for each key, or for each diagonal, before.
     """
 
     def __init__(self, ctx: Context, scopes: list[Scope], lanes: str = "queries", first: str | None = None) -> None:
@@ -55,7 +56,7 @@ class Spelling(Speller):
         self._narrow: dict[Node, bool] = {}
 
     def spell(self, x: Node, user: Scope | None = None) -> str:
-        """The text of x: computed for the key before, hidden by what the key decides, or spelled here."""
+        """The text of x: computed for the key or the diagonal before, hidden by what the key decides, or spelled here."""
         if x in self.columns:
             return self._column(x)
         if x.op in ("and", "or") and self.lanes == "queries" and {"i", "j"} <= x.axes and x not in self.scope(x).names:
@@ -145,11 +146,15 @@ class Spelling(Speller):
             text = f"saturate({text})"
         return f"resize({LANES[kind]}, {text})"
 
+    def lane_type(self, x: Node) -> str:
+        """The SIMD type of the vector x."""
+        return LANES[self.kind(x)]
+
     def is_vector(self, x: Node) -> bool:
         """Whether the text of x is a SIMD value."""
         if self.lanes == "features":
             return bool(feature_axes(x))
-        return ("i" if self.lanes == "queries" else "j") in x.axes
+        return bool(x.axes & LANE_AXES[self.lanes])
 
     def _leaf(self, x: Node, scope: Scope, operands: list[str]) -> str:
         ctx = self.ctx
@@ -177,7 +182,11 @@ class Spelling(Speller):
         if not self.is_vector(x):
             assert name != "i", f"query indices among {self.lanes}"
             return name
-        text = f"iota({LANES[self.kind(x)]}, {name}0 + x * {self.ctx.schedule.width})"
+        width, last = self.ctx.schedule.width, self.ctx.schedule.keys - 1
+        text = f"iota({LANES[self.kind(x)]}, {name}0 + x * {width})"
+        if self.lanes == "diagonals":  # along the tile's last key to its first query, then along the queries
+            numbers = f"iota({LANES[self.kind(x)]}, x * {width} - {last})"
+            text = f"add(maximum({numbers}, 0), i0)" if name == "i" else f"sub(j0, minimum({numbers}, 0))"
         if name == "j":  # the lanes after the last key read what it reads
             text = f"minimum({text}, j0 + nj - 1)"
         return self.name(x, text, scope, name)

@@ -11,6 +11,7 @@ from attnc.backends.cpu import keys as key_side
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.columns import columns
 from attnc.backends.cpu.context import KEYS, VECTORS, Context, Span
+from attnc.backends.cpu.diagonals import diagonals
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.pairs import Pairs
 from attnc.ir.graph import substitute
@@ -100,7 +101,8 @@ def _body(ctx: Context, statements: Sequence[Statement], ends: Ends | None) -> N
                 products.append(s)
             case Map() | Reduce() | RowMap() | SetRow() | FeatureReduce():
                 lanes.append(s)
-    known = columns(ctx, [s.graph for s in lanes if isinstance(s, Map | Reduce)])
+    pairs = [s.graph for s in lanes if isinstance(s, Map | Reduce)]
+    known = columns(ctx, pairs) | diagonals(ctx, pairs)
     kept = {s.scale for s in products if s.scale is not None}
     with _blocks(ctx, ends) as (vectors, keys):
         for dot in dots:
