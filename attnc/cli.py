@@ -218,98 +218,73 @@ def fuzz(
 
 @app.command()
 def bench(
-    what: Annotated[
-        Literal["cpu", "sparse", "overhead", "cuda", "cuda-static"],
+    suite: Annotated[
+        Literal["cpu", "avx2", "decode", "sparse", "overhead", "compile", "cuda", "cuda-static"],
         typer.Argument(
-            help="cpu: beside PyTorch. sparse: masks beside PyTorch's. overhead: compile, start, call. cuda: on a GPU, beside "
-            "PyTorch. cuda-static: what the compiler makes of CUDA kernels, without a GPU."
+            help="cpu: dense, causal, dtypes, score functions, threads. avx2: its dense rows without AVX-512. decode: few queries. "
+            "sparse: masks. overhead: a call in Python. compile: first calls. cuda: on a GPU. cuda-static: what the compiler makes of "
+            "CUDA kernels, without a GPU."
         ),
     ],
+    only: Annotated[list[str] | None, typer.Option(metavar="ROW", help="A row, or a pattern: 'dense*'; may be repeated.")] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="Calls of each, alternating; `cpu` 15, `sparse` 5, `cuda` 20 by default.", min=1)
+        int | None, typer.Option(help="Calls of each, alternating; by default 15, fewer (5 at least) where a row would take over 20 s.", min=1)
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="By default attnc's.", min=1)] = None,
-    rows: Annotated[str, typer.Option(help="Of `sparse`.")] = "window,documents,natten,long",
-    flex: Annotated[
-        bool, typer.Option(help="Of `sparse`: FlexAttention, which takes a minute a row to compile.")
-    ] = True,
+    threads: Annotated[int | None, typer.Option(help="Of attnc and of its peers; by default attnc's.", min=1)] = None,
+    peers: Annotated[
+        str | None, typer.Option(help="Some of SDPA,flex,NumPy,onnxruntime,jax; by default all, --quick without flex, whose first call takes a minute.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, 2 rounds: does it run?")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the result, all times included.", dir_okay=False)] = None,
+    compare: Annotated[Path | None, typer.Option(metavar="OLD.json", help="Print the change since an older result.", exists=True)] = None,
     kernels: Annotated[Path | None, typer.Option(help="Of `cuda`: a directory of `attnc build`.")] = None,
-) -> None:
-    """Measure speed."""
-    if what == "cpu":
-        _bench_cpu(rounds or 15, threads)
-    elif what == "cuda":
+) -> None:  # fmt: skip
+    """Measure speed beside other attentions, in turn: ratios are a peer's time over attnc's, with quartiles, beside what is aimed at."""
+    if suite == "cuda":
         _bench_cuda(rounds or 20, kernels)
-    elif what == "sparse":
-        _bench_sparse(rows, rounds or 5, threads, flex)
-    elif what == "cuda-static":
-        from attnc.bench import bench_cuda_static, tables
+        return
+    if suite == "cuda-static":
+        from attnc.bench.cuda_static import bench_cuda_static, table
 
         title = "CUDA kernels in bfloat16, compiled anew after the compiler's first import; bytes, and seconds"
-        _table(title, *tables.static(list(bench_cuda_static())))
-    else:
-        from attnc.bench import bench_overhead
-
-        found = bench_overhead(threads or 2)
-        cells = [[r.name, _duration(r.seconds), _duration(r.aim) if r.aim is not None else ""] for r in found]
-        _table("overhead", ["what", "measured", "aim"], cells)
-
-
-def _conditions(rounds: int, threads: int | None) -> str:
-    """What a table of times has to say."""
-    import os
-
+        _table(title, *table(list(bench_cuda_static())))
+        return
     from attnc.backends.cpu.threads import get_num_threads
+    from attnc.bench import report
+    from attnc.bench.suite import known_peers, run, select, specs
+    from attnc.bench.timing import Settings
 
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"float32, {threads or get_num_threads()} threads, medians of {rounds}, alternating{load}"
+    settings = Settings(threads or get_num_threads(), rounds, quick, known_peers(peers, quick))
+    before = report.Report.load(compare) if compare is not None else None
+    chosen, console = select(specs(suite, quick), only or []), Console(stderr=True)
+    rows = track(run(chosen, settings), suite, total=len(chosen), console=console, disable=not console.is_terminal)
+    found = report.report(suite, rows, settings)
+    _table(report.title(found), report.COLUMNS, report.table(found.rows))
+    if json is not None:
+        found.save(json)
+    if before is not None:
+        _table(f"{report.title(before)}; and now", report.COMPARED, report.compare(before, found))
 
 
-def _bench_cpu(rounds: int, threads: int | None) -> None:
-    from attnc.bench import bench_cpu
+@app.command("bench-table")
+def bench_table(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Of `attnc bench --json`.", exists=True)],
+) -> None:
+    """Print saved results as Markdown tables."""
+    from attnc.bench.report import Report, markdown
 
-    title = f"beside PyTorch's SDPA: {_conditions(rounds, threads)}"
-    rows = [
-        [f"{r.name} {'x'.join(map(str, r.shape))}", f"{r.attnc * 1e3:.2f}", f"{r.torch * 1e3:.2f}", f"{r.ratio:.2f}", f"{r.gflops:.0f}", f"{r.difference:.0e}"]
-        for r in bench_cpu(rounds=rounds, threads=threads)
-    ]  # fmt: skip
-    _table(title, ["problem", "attnc ms", "torch ms", "torch / attnc", "GFLOP/s", "difference"], rows)
-
-
-def _bench_sparse(names: str, rounds: int, threads: int | None, flex: bool) -> None:
-    from attnc.bench import bench_long, bench_sparse, tables
-    from attnc.bench.sparse import PEERS, canvas, documents, window
-
-    known = {"window": window, "documents": documents, "natten": canvas}
-    wanted = [x.strip() for x in names.split(",")]
-    if unknown := [x for x in wanted if x not in (*known, "long")]:
-        raise AttncError(f"--rows {unknown[0]}", cause="no such row", cure=f"some of {', '.join((*known, 'long'))}")
-    peers = [x for x in PEERS if flex or x != "flex_attention"]
-    conditions = _conditions(rounds, threads)
-    found = list(bench_sparse([known[x]() for x in wanted if x in known], rounds, threads, peers))
-    if found:
-        _table(conditions, *tables.own(found))
-        title = "how many times attnc's time, the analysis included, a peer takes; masks and analyses: the best of 3 calls in a row"
-        _table(title, *tables.beside(found))
-    if "long" in wanted:
-        _table(_conditions(rounds, threads), *tables.long(bench_long(rounds=rounds, threads=threads)))
+    _print("\n\n".join(markdown(Report.load(x)) for x in files))
 
 
 def _bench_cuda(rounds: int, kernels: Path | None) -> None:
     from attnc.bench.gpu import bench_gpu, conditions, launch_seconds, problems, source, table
+    from attnc.bench.report import show
 
     title = conditions(rounds)
     variant = source(None if kernels is None else str(kernels))
     seconds = launch_seconds(variant("full"))
     _table(title, *table(list(bench_gpu(problems(), variant, rounds))))
-    _print(f"a call takes the host {_duration(seconds)} (aim: 15 µs at most)")
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
+    _print(f"a call takes the host {show(seconds, 's')} (aim: 15 µs at most)")
 
 
 @app.command()

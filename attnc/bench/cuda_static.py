@@ -100,3 +100,19 @@ def _row(name: str, dim: int, target: str, dtype: str) -> StaticRow:
         sum(sass.histogram(sass.main_loop(code))[x] for x in sass.TENSOR), sass.histogram(code),
         len(cuda_source(*call).splitlines()), seconds, cpu,
     )  # fmt: skip
+
+
+def table(rows: Sequence[StaticRow]) -> tuple[list[str], list[list[str]]]:
+    """What kernels take of a GPU, and of the compiler."""
+    columns = [
+        "variant", "D", "target", "queries x keys", "warps", "registers", "spills", "stack", "shared", "blocks at once",
+        "HMMA in loop", "compile s", "CPU s", "lines",
+    ]  # fmt: skip
+    return columns, [
+        [
+            r.name, str(r.dim), r.target, f"{r.schedule.rows} x {r.schedule.keys}", str(r.schedule.warps),
+            str(r.report.registers), str(r.report.spilled), str(r.report.stack), str(r.shared_bytes), str(r.resident),
+            str(r.loop), f"{r.seconds:.1f}", f"{r.cpu_seconds:.1f}", str(r.lines),
+        ]
+        for r in rows
+    ]  # fmt: skip

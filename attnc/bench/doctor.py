@@ -21,15 +21,18 @@ def facts() -> list[tuple[str, str]]:
     """(what, found) for versions, the processor, threads, the cache, and CUDA. Imports neither torch nor cupy."""
     from attnc.backends.cpu.threads import get_num_threads
     from attnc.runtime.cache import Cache
-    from attnc.schedule.target import host
+    from attnc.schedule.target import VARIABLE, host
 
     cache, target = Cache(), host()
     count = sum(1 for _ in cache.entries())
     return [
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        *((name, _version(name)) for name in PACKAGES),
-        ("processor", _processor()),
-        ("SIMD", f"{target.vector_bytes * 8} bits: {target.vector_bytes // 4} float32, {target.registers} registers"),
+        *((name, version(name)) for name in PACKAGES),
+        ("processor", processor()),
+        (
+            "SIMD",
+            f"{target.vector_bytes * 8} bits: {target.vector_bytes // 4} float32, {target.registers} registers{_limit(VARIABLE)}",
+        ),
         ("threads", f"{get_num_threads()} of {os.cpu_count()} processors"),
         ("cache", f"{cache.path}: {count} kernels, {cache.size / 2**20:.1f} MiB"),
         ("CUDA", _cuda()),
@@ -57,7 +60,12 @@ def trial() -> tuple[bool, str]:
     return found.ok, f"compiled and verified: {found}"
 
 
-def _version(package: str) -> str:
+def _limit(variable: str) -> str:
+    return f" ({variable}={os.environ[variable]})" if os.environ.get(variable) else ""
+
+
+def version(package: str) -> str:
+    """Of an installed package, found without importing it."""
     if util.find_spec(MODULES.get(package, package)) is None:
         return "not installed"
     for name in (package, f"{package}-cuda13x", f"{package}-cuda12x"):
@@ -68,7 +76,8 @@ def _version(package: str) -> str:
     return "installed, version unknown"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, as far as the system tells it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

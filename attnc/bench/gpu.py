@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from attnc.bench.peers import WARM_UPS, pytorch
-from attnc.errors import AttncError, DeviceError
+from attnc.errors import AttncError, DeviceError, UnsupportedError
 
 DEVICE = "cuda"
 ALIBI_BASE = 8.0
+WARM_UPS = 2
 CALLS = 1000  # of the smallest problem, for what a launch costs
 PEERS = ("SDPA flash", "SDPA cuDNN", "flex_attention")
 Call = Callable[..., Any]
@@ -74,7 +74,14 @@ class GpuRow:
 
 def device() -> Any:
     """The module torch, with a GPU. UnsupportedError: no PyTorch. DeviceError: none that reaches a GPU, or no CuPy."""
-    torch = pytorch("bench cuda")
+    try:
+        import torch
+    except ImportError as error:
+        raise UnsupportedError(
+            "bench cuda compares with PyTorch",
+            cause=f"it cannot be imported ({error})",
+            cure="pip install 'attnc[torch]'",
+        ) from error
     if not torch.cuda.is_available():
         raise DeviceError(
             "bench cuda without a GPU",

@@ -6,82 +6,55 @@ It is measured in a process of its own, `python -m attnc.bench.long`, as the pea
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from attnc.bench.analysis import Tiles, changed, count, counting
-from attnc.bench.peers import alternate
-from attnc.errors import AttncError
+from attnc.bench.process import python
+from attnc.bench.row import Row, constant
+from attnc.bench.timing import Settings, alternate, timed
 from attnc.interp import Array
 
 DENSE_LENGTH, DENSE_CALLS = 4096, 8
 SAMPLES = 64  # rows that are compared with a float64 reference
+ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class LongRow:
     """One head of `length` queries and keys, a causal window, float32, beside a dense call of 4096 queries and keys.
 
-    seconds, analysis, dense: medians. memory: bytes above inputs and output at the peak of the first call, as the system
-    counts pages, which may be a megabyte off. full, partial: tiles. difference: of sampled rows from float64.
+    Needs 5 arrays of length x dim float32 of memory.
     """
 
-    length: int
-    window: int
-    dim: int
-    seconds: float
-    analysis: float
-    memory: int
-    difference: float
-    full: int
-    partial: int
-    dense: float
-    dense_tiles: int
+    length: int = 1 << 20
+    window: int = 1024
+    dim: int = 64
 
     @property
-    def share(self) -> float:
-        """Of the analysis in the time."""
-        return self.analysis / self.seconds
+    def name(self) -> str:
+        """What `--only` selects."""
+        return "long"
 
-    @property
-    def tile(self) -> float:
-        """The time of a visited tile, relative to a tile of the dense call."""
-        return self.seconds / (self.full + self.partial) / (self.dense / self.dense_tiles)
-
-
-def bench_long(
-    length: int = 1 << 20, window: int = 1024, dim: int = 64, rounds: int = 3, threads: int | None = None
-) -> LongRow:
-    """Measure in a new process. Needs 5 arrays of length x dim float32 of memory."""
-    from attnc.backends.cpu.threads import get_num_threads
-
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
-    numbers = (length, window, dim, rounds, threads or get_num_threads())
-    _kernels(_random(256, dim), window)  # so that the process finds them in the cache, and loads no compiler
-    done = subprocess.run(
-        [sys.executable, "-m", "attnc.bench.long", *map(str, numbers)],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise AttncError(
-            f"the call with {length} keys failed",
-            cause=done.stderr.strip() or f"the process ended with {done.returncode}, for lack of memory perhaps",
-            cure="attnc doctor says what is missing",
-        )
-    return LongRow(**json.loads(done.stdout))
+    def measure(self, settings: Settings) -> Row:
+        """In a new process."""
+        numbers = (self.length, self.window, self.dim, settings.rounds or ROUNDS, settings.threads)
+        _kernels(
+            _random(256, self.dim), self.window
+        )  # so that the process finds them in the cache, and loads no compiler
+        return Row.from_json(python(["-m", "attnc.bench.long", *map(str, numbers)]))
 
 
-def measure(length: int, window: int, dim: int, rounds: int, threads: int) -> LongRow:
-    """Measure in this process, which should be fresh: its peak of memory counts from its start."""
+def measure(length: int, window: int, dim: int, rounds: int, threads: int) -> Row:
+    """Measure in this process, which should be fresh: its peak of memory counts from its start.
+
+    "memory": bytes above inputs and output at the peak of the first call, as the system counts pages, which may be a megabyte off.
+    """
     from attnc.backends.cpu.threads import set_num_threads
     from attnc.variants import full, sliding_window
 
@@ -96,17 +69,23 @@ def measure(length: int, window: int, dim: int, rounds: int, threads: int) -> Lo
     difference = _difference(inputs, out, window)
     del out
     analysis = changed(sliding_window, inputs, {"window": window}, counting)
-    calls: list[Callable[[], Any]] = [
-        lambda: sliding_window(*inputs, window=window),
-        analysis,
-        lambda: [full(*small) for _ in range(DENSE_CALLS)],
-    ]
-    seconds, alone, dense = alternate(calls, rounds, warm_ups=0)
-    tiles = count(analysis)
-    return LongRow(
-        length, window, dim, seconds, alone, memory, difference,
-        tiles.full, tiles.partial, dense / DENSE_CALLS, dense_tiles,
-    )  # fmt: skip
+    measures = {
+        "attnc": timed(lambda: sliding_window(*inputs, window=window)),
+        "analysis": timed(analysis),
+        "dense": timed(lambda: [full(*small) for _ in range(DENSE_CALLS)]),
+    }
+    times, tiles = alternate(measures, Settings(threads, rounds), warm_ups=0), count(analysis)
+    tile = DENSE_CALLS * dense_tiles / tiles.visited
+    figures = (
+        times.figure("attnc", "attnc", unit="s"),
+        constant("memory above inputs and output", max(memory, 0), "B", 64 * 2**20, at_most=True),
+        times.figure("analysis / attnc", "analysis", "attnc", aim=0.01, at_most=True),
+        times.figure("visited tile / tile of a dense call", "attnc", "dense", factor=tile, aim=1.2, at_most=True),
+        constant("full tiles", tiles.full),
+        constant("partial tiles", tiles.partial),
+        constant("difference of outputs", difference),
+    )
+    return Row("long", f"1x1x{length}x{dim} float32, window {window}", figures, times.seconds)
 
 
 def _kernels(inputs: tuple[Array, Array, Array], window: int) -> int:
@@ -152,4 +131,4 @@ def _memory(field: str) -> int:
 
 if __name__ == "__main__":
     numbers: Any = map(int, sys.argv[1:])
-    print(json.dumps(asdict(measure(*numbers))))
+    print(json.dumps(measure(*numbers).to_json()))

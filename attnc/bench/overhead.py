@@ -1,21 +1,20 @@
-"""What attnc costs around the arithmetic: a cold compile, a warm start from the disk cache, one call in Python."""
+"""The suites `overhead` and `compile`: what attnc costs around the arithmetic. One call in Python; a first call, cold and warm."""
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from attnc.bench.attention import OURS, AttentionRow
+from attnc.bench.case import Case, square
+from attnc.bench.process import python
+from attnc.bench.row import Row, Times
+from attnc.bench.suite import Spec
+from attnc.bench.timing import Settings, alternate, timed, torch_or_none
 from attnc.errors import AttncError
 
 # A variant that no cache knows, called once; a file, because a variant's source is read for error messages.
@@ -24,10 +23,9 @@ import json
 import sys
 import time
 
-begin = time.perf_counter()
 import numpy as np
 
-numpy_loaded = time.perf_counter()
+begin = time.perf_counter()
 import attnc as at
 
 
@@ -43,103 +41,94 @@ q = np.ones((1, 1, 16, 64), np.float32)
 ready = time.perf_counter()
 probe(q, q, q)
 called = time.perf_counter()
-print(json.dumps({"import": loaded - numpy_loaded, "first call": called - ready, "numba": "numba" in sys.modules}))
+print(json.dumps({"import": loaded - begin, "first": called - ready, "numba": "numba" in sys.modules}))
 '''
-CALLS, ROUNDS = 200, 15
+FLEX = """\
+import json
+import time
+
+import torch
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+cap, window = 50.0, 4096
+q = torch.ones((1, 1, 128, 64))
+mask = create_block_mask(lambda b, h, i, j: (j <= i) & (i - j < window), None, None, 128, 128, device="cpu")
+compiled = torch.compile(flex_attention)
+ready = time.perf_counter()
+with torch.inference_mode():
+    compiled(q, q, q, score_mod=lambda s, b, h, i, j: cap * torch.tanh(s / cap), block_mask=mask)
+print(json.dumps({"first": time.perf_counter() - ready}))
+"""
+CALLS = 200
+STARTS = 3  # rounds, of processes
+
+
+def overhead(quick: bool) -> list[Spec]:
+    """A call of the smallest problem, and of one whose kernel runs in parallel."""
+    from attnc.variants import full
+
+    large = square(64, 16, 2) if quick else square(2048, 64, 8)
+    return [
+        CallRow(Case("small call", full, square(16, 16, 1)), 20 if quick else CALLS),
+        CallRow(Case("parallel call", full, large), 1),
+    ]
+
+
+def compile(quick: bool) -> list[Spec]:
+    """First calls in fresh processes."""
+    return [StartRow("cold", False, 2.5), StartRow("cached", True, 0.05), ColdPeerRow()]
 
 
 @dataclass(frozen=True, slots=True)
-class OverheadRow:
-    """One measurement, in seconds, beside what is aimed at (None: nothing is)."""
+class CallRow:
+    """A call, `in_a_row` of them timed together: of it in Python, with a kernel that does nothing, and outside the kernel as it is."""
 
-    name: str
-    seconds: float
-    aim: float | None
+    case: Case
+    in_a_row: int
 
+    @property
+    def name(self) -> str:
+        """The case's."""
+        return self.case.name
 
-def bench_overhead(threads: int = 2) -> list[OverheadRow]:
-    """Measure all. AttncError where a warm start imports Numba, which it must not."""
-    from attnc.backends.cpu.threads import get_num_threads, set_num_threads
+    def measure(self, settings: Settings) -> Row:
+        """Times and figures; PyTorch's SDPA beside."""
+        row = AttentionRow(self.case, ("SDPA",))
+        found = row.prepare(replace(settings, peers=("SDPA",)))
+        inputs, native = found.inputs, Native()
+        many = 20 if settings.quick else CALLS
 
-    rows = _starts()
-    before = get_num_threads()
-    set_num_threads(threads)
-    try:
-        small = _call((1, 1, 16, 16), CALLS)
-        large = _call((1, 8, 2048, 64), 1)
-    finally:
-        set_num_threads(before)
-    return [
-        *rows,
-        OverheadRow("call, 1x1x16x16", small[0], 60e-6),
-        OverheadRow("  of it in Python", small[2], 60e-6),
-        OverheadRow(f"call, 1x8x2048x64, {threads} threads", large[0], None),
-        OverheadRow("  of it in Python (the kernel left out)", large[2], 60e-6),
-        OverheadRow("  outside the kernel, caches cold after it", large[1], None),
-    ]
+        def calls(count: int) -> Callable[[], Any]:
+            return lambda: [self.case.variant(*inputs) for _ in range(count)]
 
+        whole, empty = timed(calls(self.in_a_row)), timed(calls(many))
 
-def _starts() -> list[OverheadRow]:
-    """Two processes, one after the other, with one cache that is empty at first."""
-    with tempfile.TemporaryDirectory(prefix="attnc-bench-") as folder:
-        file = Path(folder) / "probe.py"
-        file.write_text(PROBE, encoding="utf-8")
-        cold, warm = (_process(file, Path(folder) / "cache") for _ in range(2))
-    if warm["numba"]:
-        raise AttncError(
-            "a warm start imported Numba",
-            cause="the kernel was in the disk cache, but loading it went through the compiler",
-            cure="this is a bug of attnc, please report it",
-        )
-    return [
-        OverheadRow("import attnc, beyond NumPy", warm["import"], 0.06),
-        OverheadRow("first call, nothing cached (cold compile)", cold["first call"], 4.0),
-        OverheadRow("first call, new process, from the disk cache", warm["first call"], 0.15),
-    ]
-
-
-def _process(file: Path, cache: Path) -> dict[str, Any]:
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
-    environment = {**os.environ, "ATTNC_CACHE_DIR": str(cache), "PYTHONPATH": path}
-    done = subprocess.run([sys.executable, str(file)], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AttncError(
-            "the benchmark's process failed", cause=done.stderr.strip(), cure="attnc doctor says what is missing"
-        )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def _call(shape: tuple[int, ...], calls: int) -> tuple[float, float, float]:
-    """Seconds of a call, of its part outside native code, and of a call whose kernel does nothing: medians over rounds."""
-    from attnc.variants import full
-
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.standard_normal(shape, dtype=np.float32) for _ in range(3))
-    native = _Native()
-    full(q, k, v)
-    totals, outside = [], []
-    with native:
-        for _ in range(ROUNDS):
+        def outside() -> float:
             native.seconds = 0.0
-            start = time.perf_counter()
-            kept = [full(q, k, v) for _ in range(calls)]
-            total = time.perf_counter() - start
-            del kept  # giving megabytes back to the system is not part of the call
-            totals.append(total / calls)
-            outside.append((total - native.seconds) / calls)
-        native.run = lambda *_: None
-        empty = []
-        for _ in range(ROUNDS):
-            start = time.perf_counter()
-            for _ in range(CALLS):
-                full(q, k, v)
-            empty.append((time.perf_counter() - start) / CALLS)
-    return statistics.median(totals), statistics.median(outside), statistics.median(empty)
+            with native:
+                total = whole()
+            return (total - native.seconds) / self.in_a_row
+
+        def in_python() -> float:
+            native.run = lambda *_: None
+            try:
+                with native:
+                    return empty() / many
+            finally:
+                native.run = native.real
+
+        found.measures.update({OURS: lambda: whole() / self.in_a_row, "Python": in_python, "outside": outside})
+        times = alternate(found.measures, settings, found.missing)
+        figures = [
+            times.figure("attnc", OURS, unit="s"),
+            times.figure("of it in Python", "Python", unit="s", aim=20e-6, at_most=True),
+            times.figure("outside the kernel, caches as it leaves them", "outside", unit="s"),
+            times.figure("SDPA", "SDPA", unit="s"),
+        ]
+        return row.row(found, times, figures)
 
 
-class _Native:
+class Native:
     """Counts the time in `threads.run`, the one way into machine code, while it is entered as a context."""
 
     def __init__(self) -> None:
@@ -160,3 +149,81 @@ class _Native:
         start = time.perf_counter()
         self.run(address, args, workers)
         self.seconds += time.perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class StartRow:
+    """The first call of a new variant in a new process, with an empty cache or one that has its kernel. aim: seconds at most."""
+
+    name: str
+    cached: bool
+    aim: float
+
+    def measure(self, settings: Settings) -> Row:
+        """Seconds of the call, and of `import attnc`. AttncError where a warm start imports Numba, which it must not."""
+        with tempfile.TemporaryDirectory(prefix="attnc-bench-") as folder:
+            file = Path(folder) / "probe.py"
+            file.write_text(PROBE, encoding="utf-8")
+            filled = _start(file, Path(folder) / "filled") if self.cached else {}
+            found: list[dict[str, Any]] = []
+            for number in range(_starts(settings)):
+                found.append(_start(file, Path(folder) / ("filled" if filled else f"empty{number}")))
+        if filled and any(x["numba"] for x in found):
+            raise AttncError(
+                "a warm start imported Numba",
+                cause="the kernel was in the disk cache, but loading it went through the compiler",
+                cure="this is a bug of attnc, please report it",
+            )
+        times = Times({"first call": [x["first"] for x in found], "import": [x["import"] for x in found]})
+        figures = (
+            times.figure("first call, after the import", "first call", unit="s", aim=self.aim, at_most=True),
+            times.figure("import attnc, beyond NumPy, and a variant", "import", unit="s"),
+        )
+        return Row(self.name, "soft-capped window, 1x1x16x64 float32", figures, times.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class ColdPeerRow:
+    """A cold first call beside that of torch.compile(flex_attention), with empty caches."""
+
+    @property
+    def name(self) -> str:
+        """What `--only` selects."""
+        return "cold beside flex"
+
+    def measure(self, settings: Settings) -> Row:
+        """One process each, in every round; one round unless the settings say more."""
+        with tempfile.TemporaryDirectory(prefix="attnc-bench-") as folder:
+            probe, flex = (Path(folder) / f"{x}.py" for x in ("probe", "flex"))
+            probe.write_text(PROBE, encoding="utf-8")
+            flex.write_text(FLEX, encoding="utf-8")
+            missing = {}
+            if "flex" not in settings.peers:
+                missing["flex"] = "left out"
+            elif not torch_or_none():
+                missing["flex"] = "not installed: torch"
+            times = Times({OURS: []} if missing else {OURS: [], "flex": []}, missing)
+            for number in range(settings.rounds or 1):
+                times.seconds[OURS].append(_start(probe, Path(folder) / f"attnc{number}")["first"])
+                if not missing:
+                    caches = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / f"flex{number}")}
+                    try:
+                        times.seconds["flex"].append(python([str(flex)], caches)["first"])
+                    except AttncError as error:  # no C++ compiler perhaps
+                        del times.seconds["flex"]
+                        missing["flex"] = (error.cause or error.message).strip().rpartition("\n")[2]
+        figures = (
+            times.figure("attnc", OURS, unit="s"),
+            times.figure("flex", "flex", unit="s"),
+            times.figure("flex / attnc", "flex", OURS, aim=1.0),
+        )
+        return Row(self.name, "soft-capped window, float32, D 64", figures, times.seconds)
+
+
+def _start(file: Path, cache: Path) -> dict[str, Any]:
+    found: dict[str, Any] = python([str(file)], {"ATTNC_CACHE_DIR": str(cache)})
+    return found
+
+
+def _starts(settings: Settings) -> int:
+    return settings.rounds or (1 if settings.quick else STARTS)

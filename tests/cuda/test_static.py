@@ -6,12 +6,11 @@ import pytest
 from test_cuda_variants import sample
 from typer.testing import CliRunner
 
-import attnc.bench
 import attnc.variants as library
 from attnc import cli
 from attnc.backends.cuda.toolchain import versions
-from attnc.bench import bench_cuda_static
-from attnc.bench.cuda_static import NAMES
+from attnc.bench import cuda_static
+from attnc.bench.cuda_static import NAMES, bench_cuda_static
 
 pytestmark = pytest.mark.skipif(
     not versions()["numba-cuda"], reason="numba-cuda is not installed: pip install 'attnc[cuda-build]'"
@@ -40,7 +39,7 @@ def test_tables_and_summaries_do_not_spill():
 
 def test_the_command_prints_the_table(monkeypatch):
     small = partial(bench_cuda_static, ("full",), (64,), ("sm_90",))
-    monkeypatch.setattr(attnc.bench, "bench_cuda_static", small)
+    monkeypatch.setattr(cuda_static, "bench_cuda_static", small)
     done = CliRunner().invoke(cli.app, ["bench", "cuda-static"])
     assert done.exit_code == 0, done.output
     (line,) = (x for x in done.output.splitlines() if "sm_90" in x)

@@ -1,16 +1,13 @@
-"""The command: what it prints, what it refuses, and the measurements behind `bench`."""
+"""The command: what it prints and what it refuses. `bench` has tests of its own."""
 
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import attnc.fuzz.check
 from attnc import cli
-from attnc.bench import bench_cpu, bench_long, bench_overhead, bench_sparse
-from attnc.bench.sparse import canvas, documents, window
 from attnc.fuzz.samples import Setting
 from attnc.fuzz.targets import TargetError, is_script, split, variants
 from attnc.runtime.cache import Cache
@@ -172,82 +169,3 @@ def test_doctor(two):
     for word in ("numba", "SIMD", "threads", "cache", "CUDA", "compiled and verified: causal float32: ok"):
         assert word in text
     assert "0 kernels" in text and not list(Cache().entries())  # the trial leaves nothing behind
-
-
-def test_bench_overhead_measures_a_start_without_numba():
-    rows = bench_overhead(threads=2)  # raises where a warm start imports Numba
-    assert [r.name for r in rows][:3] == [
-        "import attnc, beyond NumPy",
-        "first call, nothing cached (cold compile)",
-        "first call, new process, from the disk cache",
-    ]
-    assert all(r.seconds > 0 for r in rows)
-
-
-def test_bench_cpu_compares_equal_outputs():
-    rows = bench_cpu(head_dims=(16,), heads=2, length=64, rounds=2, threads=1)
-    assert [(r.name, r.shape) for r in rows] == [("dense", (1, 2, 64, 16)), ("causal", (1, 2, 64, 16))]
-    for row in rows:
-        assert row.difference < 1e-5 and row.attnc > 0 and row.torch > 0
-        np.testing.assert_allclose(row.ratio, row.torch / row.attnc)
-
-
-def test_bench_sparse_counts_tiles_and_compares_outputs():
-    problems = [window(300, 2, 16, size=40), documents(3, 50, 2, 16), canvas(8, 3, 2, 16)]
-    rows = list(bench_sparse(problems, rounds=1, threads=1, peers=["SDPA with mask"]))
-    assert [r.problem for r in rows] == problems
-    for row, (first, last) in zip(rows, ((True, True), (False, True), (False, False)), strict=True):
-        (peer,) = row.peers
-        assert not peer.failed and peer.difference < 1e-5
-        mask = problem_mask(row.problem)
-        assert row.problem.needed == mask.sum()
-        tiles = list(kernel_tiles(mask, row.tiles.shape, first, last))
-        full, visited = (2 * sum(map(found, tiles)) for found in (np.all, np.any))  # of two heads
-        assert (row.tiles.full, row.tiles.visited) == (full, visited)
-        assert row.waste == row.tiles.pairs / (2 * mask.sum())
-
-
-def kernel_tiles(mask, shape, first, last):
-    """The tiles of a mask; those of a row begin at its first live key, and end with its last one, where the kernel knows it."""
-    for i in range(0, len(mask), shape[0]):
-        rows = mask[i : i + shape[0]]
-        live = np.flatnonzero(rows.any(axis=0))
-        rows = rows[:, live[0] if first else 0 : live[-1] + 1 if last else None]
-        yield from (rows[:, j : j + shape[1]] for j in range(0, rows.shape[1], shape[1]))
-
-
-def problem_mask(problem):
-    torch = pytest.importorskip("torch")
-    at = torch.arange(problem.shape[2])
-    return problem.mask(torch)(0, 0, at[:, None], at[None, :]).numpy()
-
-
-def test_bench_sparse_says_why_a_peer_has_no_numbers(monkeypatch):
-    import attnc.bench.sparse as sparse
-
-    def broken(*args):
-        raise RuntimeError("no C++ compiler\nat all")
-
-    monkeypatch.setitem(sparse.PEERS, "flex_attention", broken)
-    (row,) = bench_sparse([window(40, 1, 16, size=9)], rounds=1)
-    assert [x.failed for x in row.peers] == ["RuntimeError: no C++ compiler", ""]
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (row,) = bench_sparse([window(40, 1, 16, size=9)], rounds=1)
-    assert all("PyTorch cannot be imported" in x.failed for x in row.peers) and row.seconds > 0
-
-
-def test_bench_long_counts_memory_and_tiles():
-    row = bench_long(length=3000, window=100, dim=16, rounds=1, threads=2)
-    assert row.difference < 1e-5 and abs(row.memory) < 32 * 2**20
-    assert row.full + row.partial >= 3000 * 100 / (64 * 128) and row.analysis > 0 and row.dense_tiles == 47 * 24
-
-
-def test_bench_sparse_prints_tables(monkeypatch, capsys):
-    import attnc.bench.sparse as sparse
-
-    monkeypatch.setattr(sparse, "window", lambda: window(150, 2, 16, size=30))
-    text = call("bench", "sparse", "--rows", "window", "--no-flex", "--rounds", "1")
-    assert "window 30" in text and "1x2x150x16" in text and "SDPA with mask" in text and "flex" not in text
-    assert "some of window, documents, natten, long" in refused(
-        monkeypatch, capsys, "bench", "sparse", "--rows", "windows"
-    )

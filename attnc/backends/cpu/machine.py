@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import platform
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -21,6 +23,7 @@ import llvmlite.binding as llvm
 
 from attnc.backends.cpu import elf
 from attnc.backends.module import execute
+from attnc.schedule import target
 
 # What belongs to Python or to Numba's runtime: code that needs it is not a plain C function.
 FOREIGN = ("Py", "_Py", "NRT_", "numba_", "_numba", ".numba", "nrt_")
@@ -30,6 +33,7 @@ UNCOUNTED = "".join(
     f"define void @{name}(ptr %owner) {{ ret void }}\n"
     for name in ("NRT_incref", "NRT_decref", "NRT_MemInfo_call_dtor")
 )
+OPTIMISE = 3  # Numba's own level, of machine code
 FASTMATH = ("contract", "reassoc")  # never nnan or ninf: NaN and infinities are part of attnc's semantics
 
 
@@ -49,8 +53,7 @@ def host() -> str:
     Imports no Numba.
     """
     versions = f"numba {metadata.version('numba')} llvmlite {llvmlite.__version__} LLVM {llvm.llvm_version_info}"
-    features = llvm.get_host_cpu_features().flatten()
-    return f"{versions} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features}"
+    return f"{versions} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {target.features()}"
 
 
 def compile_object(source: str, filename: str, entry: str, fastmath: Collection[str] = FASTMATH) -> bytes:
@@ -82,10 +85,28 @@ def compile_object(source: str, filename: str, entry: str, fastmath: Collection[
         # and tells the optimiser that nothing but `entry` is called from outside (the function then exists once).
         library._optimize_final_module = isolate_and_optimise
         library._finalize_final_module = lambda: None
-        library.finalize()
-        code: bytes = library.codegen._tm.emit_object(library._final_module)
+        with _limited(library.codegen):
+            library.finalize()
+            code: bytes = library.codegen._tm.emit_object(library._final_module)
     check(code, entry)
     return code
+
+
+@contextmanager
+def _limited(codegen: Any) -> Iterator[None]:
+    """Numba's code generator with no more instructions than ATTNC_CPU_TARGET allows; its own again afterwards."""
+    if target.features() == llvm.get_host_cpu_features().flatten():
+        yield
+        return
+    before = codegen._tm
+    codegen._tm = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=target.features(), opt=OPTIMISE,
+        reloc="static" if platform.machine() in ("x86_64", "AMD64") else "default", codemodel="jitdefault", jit=True,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        codegen._tm = before
 
 
 def load_object(code: bytes, symbol: str) -> Loaded:
