@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from attnc.backends.arguments import Layout
-from attnc.backends.cpu import threads
 from attnc.backends.cpu.kernel import Kernel
 from attnc.backends.launch import pack
 from attnc.backends.outputs import check_output, place, shape, whole
@@ -39,7 +38,7 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What was run: a kernel on an argument block."""
+    """What was run: a kernel on an argument block. workers: that have something to do, if there are as many threads."""
 
     kernel: Kernel
     block: bytearray
@@ -97,4 +96,4 @@ def _workers(bound: Bound, rows: int) -> int:
     x = bound.inputs.extents
     items = x["batch"] * x["heads"] * -(-x["q_len"] // rows)
     work = x["batch"] * x["heads"] * x["q_len"] * x["kv_len"] * (x["d"] + x["e"])
-    return 1 if work < SMALL else min(items, threads.get_num_threads())
+    return 1 if work < SMALL else items

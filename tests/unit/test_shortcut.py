@@ -67,3 +67,23 @@ def test_few_shortcuts_are_kept():
     for window in range(1, 2 * shortcut.LIMIT):
         windowed(q, k, v, window=window)
     assert 0 < len(windowed._shortcuts) <= shortcut.LIMIT
+
+
+def test_a_repeated_call_takes_as_many_threads_as_it_may_now(monkeypatch):
+    from attnc.backends.cpu import threads
+
+    seen, run, before = [], threads.run, at.get_num_threads()
+    monkeypatch.setattr(
+        threads, "run", lambda address, args, workers: seen.append(workers) or run(address, args, workers)
+    )
+    q, k, v = inputs(1, (2, 4, 300, 8))
+    try:
+        found = []
+        for number in (2, 1, 3):
+            at.set_num_threads(number)
+            found.append(windowed(q, k, v))
+    finally:
+        at.set_num_threads(before)
+    assert seen == [2, 1, 3]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])

@@ -44,7 +44,11 @@ class Kernel:
     local: threading.local = field(default_factory=threading.local)
 
     def run(self, block: bytearray, workers: int) -> None:
-        """Call the kernel in `workers` threads on a block whose first three words are free for counter and scratch."""
+        """Call the kernel on a block whose first three words are free for counter and scratch.
+
+        In `workers` threads, or as many as there may be now: a repeated call knows the number of another time.
+        """
+        workers = min(workers, threads.get_num_threads())
         size = workers * self.scratch + ALIGN
         memory = getattr(self.local, "memory", None)
         if memory is None or len(memory) < size:
