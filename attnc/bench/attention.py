@@ -12,7 +12,7 @@ import numpy as np
 from attnc.bench.case import Array, Case
 from attnc.bench.peers import PEERS, Inputs, Ready
 from attnc.bench.row import Figure, Row, Times, constant
-from attnc.bench.timing import Measure, Settings, alternate, chosen, reason, timed
+from attnc.bench.timing import BLAS_PAUSE, PAUSE, Measure, Settings, alternate, chosen, reason, timed
 
 IN_A_ROW = 3  # masks and analyses: warm
 OURS = "attnc"
@@ -27,6 +27,10 @@ class Measured:
     measures: dict[str, Measure]
     missing: dict[str, str] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
+
+    def times(self, settings: Settings) -> Times:
+        """Of all, in turn."""
+        return alternate(self.measures, settings, self.missing, pause=BLAS_PAUSE if "NumPy" in self.measures else PAUSE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class AttentionRow:
     def measure(self, settings: Settings) -> Row:
         """Times and figures."""
         found = self.prepare(settings)
-        times = alternate(found.measures, settings, found.missing)
+        times = found.times(settings)
         return self.row(found, times, self.figures(times))
 
     def row(self, found: Measured, times: Times, figures: Sequence[Figure]) -> Row:

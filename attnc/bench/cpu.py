@@ -209,7 +209,7 @@ class DecodeRow(AttentionRow):
             found.measures["sum"] = timed(numbers.sum)
         else:
             found.missing["sum"] = "not installed: torch"
-        times = alternate(found.measures, settings, found.missing)
+        times = found.times(settings)
         bandwidth = [
             times.figure("bandwidth", "", OURS, factor=size / 1e9, unit="GB/s"),
             times.figure("sum over as many bytes / attnc", "sum", OURS, aim=0.85 if self.name == "decode" else None),

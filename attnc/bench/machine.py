@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attnc.bench.row import Row
-from attnc.bench.timing import Settings, alternate, timed, torch_or_none
+from attnc.bench.timing import BLAS_PAUSE, PAUSE, Settings, alternate, timed, torch_or_none
 
 SIDE = 2048  # of the matrices
 READ = 1 << 28  # bytes
@@ -32,7 +32,8 @@ class MachineRow:
         peak, torch = Peak(settings.threads, steps), torch_or_none()
         numbers: Any = torch.ones(size // 4) if torch else np.ones(size // 4, np.float32)
         calls = {"FMA": peak, "sgemm": sgemm(settings.quick), "sum": numbers.sum}
-        times = alternate({name: timed(call) for name, call in calls.items()}, settings)
+        measures = {name: timed(call) for name, call in calls.items()}
+        times = alternate(measures, settings, pause=PAUSE if torch else BLAS_PAUSE)
         figures = (
             times.figure("FMA peak", "", "FMA", factor=peak.work / 1e9, unit="GFLOP/s"),
             times.figure(f"sgemm of {side}", "", "sgemm", factor=2 * side**3 / 1e9, unit="GFLOP/s"),

@@ -14,7 +14,7 @@ from attnc.bench.case import Case, square
 from attnc.bench.process import python
 from attnc.bench.row import Row, Times
 from attnc.bench.suite import Spec
-from attnc.bench.timing import Settings, alternate, timed, torch_or_none
+from attnc.bench.timing import Settings, timed, torch_or_none
 from attnc.errors import AttncError
 
 # A variant that no cache knows, called once; a file, because a variant's source is read for error messages.
@@ -118,7 +118,7 @@ class CallRow:
                 native.run = native.real
 
         found.measures.update({OURS: lambda: whole() / self.in_a_row, "Python": in_python, "outside": outside})
-        times = alternate(found.measures, settings, found.missing)
+        times = found.times(settings)
         figures = [
             times.figure("attnc", OURS, unit="s"),
             times.figure("of it in Python", "Python", unit="s", aim=20e-6, at_most=True),

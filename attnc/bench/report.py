@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attnc.bench.row import Figure, Row, Spread
-from attnc.bench.timing import PAUSE, Settings
+from attnc.bench.timing import BLAS_PAUSE, PAUSE, Settings
 from attnc.errors import AttncError
 
 FORMAT = 1
@@ -69,7 +69,14 @@ def report(suite: str, rows: Iterable[Row], settings: Settings) -> Report:
     }  # fmt: skip
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     found = tuple(rows)
-    return Report(suite, found, now, machine, {x: version(x) for x in PACKAGES}, {**asdict(settings), "pause": PAUSE})
+    return Report(
+        suite,
+        found,
+        now,
+        machine,
+        {x: version(x) for x in PACKAGES},
+        {**asdict(settings), "pauses": [PAUSE, BLAS_PAUSE]},
+    )
 
 
 def title(r: Report) -> str:

@@ -20,7 +20,7 @@ from attnc.bench.case import Case, Modify, square
 from attnc.bench.long import LongRow
 from attnc.bench.row import Figure, Row, Times, constant
 from attnc.bench.suite import Spec
-from attnc.bench.timing import Settings, alternate, timed
+from attnc.bench.timing import Settings, timed
 
 PEERS = ("flex", "SDPA", "NumPy")
 
@@ -116,7 +116,7 @@ class SparseRow:
         analysis, masked = (changed(variant, found.inputs, operands, x) for x in (counting, all_partial))
         found.measures["analysis"] = timed(analysis, in_a_row=IN_A_ROW)
         found.measures["no full tiles"] = timed(masked)
-        times = alternate(found.measures, settings, found.missing)
+        times = found.times(settings)
         return row.row(found, times, [*row.figures(times), *self.figures(times, count(analysis))])
 
     def figures(self, times: Times, tiles: Tiles) -> list[Figure]:

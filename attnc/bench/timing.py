@@ -1,7 +1,7 @@
 """Calls timed in turn, so that a slow moment of the machine meets all of them.
 
 Before each timed call there is an untimed pause: the threads of OpenMP spin for some milliseconds after a call of PyTorch or MKL,
-and would slow whoever runs next. It is the same for all.
+and would slow whoever runs next; those of OpenBLAS, which NumPy calls, spin for 100 ms. It is the same for all calls of a row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from attnc.bench.row import Times
 
-PAUSE = 0.02  # seconds
+PAUSE, BLAS_PAUSE = 0.02, 0.15  # seconds; where NumPy's products take part, the second
 ROUNDS, LEAST_ROUNDS, ROW_SECONDS = 15, 5, 20.0
 QUICK_ROUNDS = 2
 WARM_UPS = 1
@@ -36,12 +36,11 @@ class Settings:
 
 
 def timed(call: Callable[[], Any], before: Callable[[], Any] | None = None, in_a_row: int = 1) -> Measure:
-    """Seconds of a call after the pause. `before` is not timed. in_a_row: the best of so many calls, whose caches are warm."""
+    """Seconds of a call. `before` is not timed. in_a_row: the best of so many calls, whose caches are warm."""
 
     def measure() -> float:
         if before is not None:
             before()
-        time.sleep(PAUSE)
         return min(_seconds(call) for _ in range(in_a_row))
 
     return measure
@@ -60,8 +59,9 @@ def alternate(
     settings: Settings,
     missing: Mapping[str, str] | None = None,
     warm_ups: int = WARM_UPS,
+    pause: float = PAUSE,
 ) -> Times:
-    """Each in turn, round after round. missing: why others have no times."""
+    """Each in turn after a pause, round after round. missing: why others have no times."""
     times: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(warm_ups):
         for measure in measures.values():
@@ -69,6 +69,7 @@ def alternate(
     start, number = time.perf_counter(), 0
     while _goes_on(settings, number, time.perf_counter() - start):
         for name, measure in measures.items():
+            time.sleep(pause)
             times[name].append(measure())
         number += 1
     return Times(times, dict(missing or {}))

@@ -44,7 +44,7 @@ def test_calls_take_turns():
 )  # fmt: skip
 def test_rounds_end_with_their_number_or_their_time(monkeypatch, settings, seconds, expected):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock.now, sleep=lambda seconds: None))
 
     def measure():
         clock.now += seconds
@@ -58,7 +58,13 @@ def test_a_pause_comes_before_each_timed_call(monkeypatch):
     pretended = SimpleNamespace(perf_counter=time.perf_counter, sleep=lambda seconds: seen.append(seconds))
     monkeypatch.setattr(timing, "time", pretended)
     measure = timed(lambda: seen.append("call"), before=lambda: seen.append("before"), in_a_row=3)
-    assert measure() < 1.0 and seen == ["before", timing.PAUSE, "call", "call", "call"]
+    assert alternate({"a": measure}, ONE, warm_ups=0).seconds["a"][0] < 1.0
+    assert seen == [timing.PAUSE, "before", "call", "call", "call"]
+    row = AttentionRow(CASES[0], ("SDPA", "NumPy"))
+    for peers, pause in ((("SDPA",), timing.PAUSE), (("SDPA", "NumPy"), timing.BLAS_PAUSE)):
+        seen.clear()
+        row.measure(replace(ONE, peers=peers))
+        assert seen == [pause] * (1 + len(peers))  # OpenBLAS spins for longer
 
 
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=30))
@@ -130,7 +136,7 @@ def test_a_report_survives_its_file(tmp_path):
     found.save(tmp_path / "a.json")
     again = report.Report.load(tmp_path / "a.json")
     assert again.rows == found.rows and again.machine == found.machine and again.date == found.date
-    assert again.settings["pause"] == timing.PAUSE and again.versions["numpy"] == np.__version__
+    assert again.settings["pauses"] == [timing.PAUSE, timing.BLAS_PAUSE] and again.versions["numpy"] == np.__version__
     assert "instructions" in again.machine and again.rows[0].seconds["b"] == [2.0, 2.2]
     data = json.loads((tmp_path / "a.json").read_text())
     assert data["format"] == report.FORMAT
