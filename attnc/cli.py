@@ -269,11 +269,12 @@ def bench(
 @app.command("bench-table")
 def bench_table(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Of `attnc bench --json`.", exists=True)],
+    aims: Annotated[bool, typer.Option("--aims", help="Only what has an aim.")] = False,
 ) -> None:
-    """Print saved results as Markdown tables."""
+    """Print saved results as one Markdown table."""
     from attnc.bench.report import Report, markdown
 
-    _print("\n\n".join(markdown(Report.load(x)) for x in files))
+    _print(markdown([Report.load(x) for x in files], aims))
 
 
 def _bench_cuda(rounds: int, kernels: Path | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from attnc.bench.analysis import Tiles, changed, count, counting
+from attnc.bench.attention import IN_A_ROW
 from attnc.bench.process import python
 from attnc.bench.row import Row, constant
 from attnc.bench.timing import Settings, alternate, timed
@@ -71,7 +72,7 @@ def measure(length: int, window: int, dim: int, rounds: int, threads: int) -> Ro
     analysis = changed(sliding_window, inputs, {"window": window}, counting)
     measures = {
         "attnc": timed(lambda: sliding_window(*inputs, window=window)),
-        "analysis": timed(analysis),
+        "analysis": timed(analysis, in_a_row=IN_A_ROW),
         "dense": timed(lambda: [full(*small) for _ in range(DENSE_CALLS)]),
     }
     times, tiles = alternate(measures, Settings(threads, rounds), warm_ups=0), count(analysis)

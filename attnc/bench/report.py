@@ -7,7 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,15 @@ def changed(old: Figure, new: Figure) -> str:
     return f"{word}, x {new.spread[1] / old.spread[1]:.2f}" if old.spread[1] else word
 
 
-def markdown(r: Report) -> str:
-    """The table for a document."""
-    lines = [f"{title(r)}", "", f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
-    return "\n".join([*lines, *(f"| {' | '.join(x)} |" for x in table(r.rows))])
+def markdown(reports: Sequence[Report], aims: bool = False) -> str:
+    """One table for a document: what each report was measured on, then the rows of all. aims: only figures that have one."""
+    rows = [row for r in reports for row in r.rows]
+    if aims:
+        kept = (replace(row, figures=tuple([x for x in row.figures if x.aim is not None])) for row in rows)
+        rows = [row for row in kept if row.figures]
+    head = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
+    titles = dict.fromkeys(f"- {title(r)}" for r in reports)
+    return "\n".join([*titles, "", *head, *(f"| {' | '.join(x)} |" for x in table(rows))])
 
 
 def show(value: float, unit: str) -> str:

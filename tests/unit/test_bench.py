@@ -155,8 +155,10 @@ def test_tables_name_a_row_once_and_say_what_is_missing():
     assert lines[1] == ["", "c / a", "not installed: c", "", "≥ 2", ""]
     assert lines[2] == ["", "B", "1 MiB", "", "", ""]
     assert all(len(x) == len(report.COLUMNS) for x in lines)
-    text = report.markdown(found)
-    assert text.startswith("cpu: 2") and "1 threads" in text and "medians of 2 rounds" in text
+    text = report.markdown([found, found])
+    assert text.count("cpu: 2") == 1 and text.count("| x 1: 8x8 | b / a |") == 2
+    assert "| B |" in text and "| B |" not in report.markdown([found], aims=True)
+    assert text.startswith("- cpu: 2") and "1 threads" in text and "medians of 2 rounds" in text
     assert "| x 1: 8x8 | b / a | 2.1 | 2.05 to 2.15 | ≥ 2 | yes |" in text
 
 
