@@ -10,7 +10,7 @@ from typing import Any
 from numba.core import errors, types
 from numba.core.extending import intrinsic
 
-from attnc.backends.cpu import functions
+from attnc.backends.cpu.functions import exponential, logarithm, power, remainder, saturating, trigonometric
 from attnc.backends.cpu.integers import divide_by, int_divmod, int_pow, shift_left, shift_right
 from attnc.backends.cpu.lanes import Lanes, cast, common, convert, element, is_float, shaped, token, width_of
 
@@ -129,7 +129,7 @@ def _float_divmod(g: Lanes, x: Any, y: Any) -> tuple[Any, Any]:
     """Python's floor division and remainder of floats, as NumPy computes them (from the C library's fmod)."""
     b, zero = g.b, g.const(0)
     quotient = g.fdiv(x, y)
-    rest = functions.library("fmod", g, x, y)
+    rest = _outlined(remainder.fmod)(g, x, y)
     whole = g.fdiv(g.fsub(x, rest), y)
     nonzero = b.fcmp_unordered("!=", rest, zero)
     differ = b.xor(b.fcmp_ordered("<", y, zero), b.fcmp_ordered("<", rest, zero))
@@ -151,23 +151,24 @@ def _llvm(name: str) -> Emit:
     return lambda g, x: g.call(name, x)
 
 
-def _libm(name: str) -> Emit:
-    return lambda g, *xs: functions.library(name, g, *xs)
+def _outlined(emit: Emit) -> Emit:
+    """The function out of line: its code stands once in a kernel, however often it is used."""
+    return lambda g, *xs: g.outlined(f"attnc.{emit.__name__}.{g.suffix}", xs, lambda h, ys: emit(h, *ys))
 
 
 neg = _unary("neg", (FLOAT, INT), _by_kind(_plain("fneg"), _plain("neg")))
 abs = _unary("abs", (FLOAT, INT), _by_kind(_llvm("fabs"), _abs_int))
 sign = _unary("sign", (FLOAT, INT), _by_kind(_sign_float, _sign_int))
-exp = _unary("exp", (FLOAT,), functions.exp)
-exp2 = _unary("exp2", (FLOAT,), functions.exp2)
-tanh = _unary("tanh", (FLOAT,), functions.tanh)
-sigmoid = _unary("sigmoid", (FLOAT,), functions.sigmoid)
-log = _unary("log", (FLOAT,), _libm("log"))
-log2 = _unary("log2", (FLOAT,), _libm("log2"))
-log1p = _unary("log1p", (FLOAT,), _libm("log1p"))
-erf = _unary("erf", (FLOAT,), _libm("erf"))
-sin = _unary("sin", (FLOAT,), _libm("sin"))
-cos = _unary("cos", (FLOAT,), _libm("cos"))
+exp = _unary("exp", (FLOAT,), exponential.exp)
+exp2 = _unary("exp2", (FLOAT,), exponential.exp2)
+tanh = _unary("tanh", (FLOAT,), saturating.tanh)
+sigmoid = _unary("sigmoid", (FLOAT,), saturating.sigmoid)
+log = _unary("log", (FLOAT,), _outlined(logarithm.log))
+log2 = _unary("log2", (FLOAT,), _outlined(logarithm.log2))
+log1p = _unary("log1p", (FLOAT,), _outlined(logarithm.log1p))
+erf = _unary("erf", (FLOAT,), _outlined(saturating.erf))
+sin = _unary("sin", (FLOAT,), _outlined(trigonometric.sin))
+cos = _unary("cos", (FLOAT,), _outlined(trigonometric.cos))
 sqrt = _unary("sqrt", (FLOAT,), _llvm("sqrt"))
 rsqrt = _unary("rsqrt", (FLOAT,), lambda g, x: g.fdiv(g.const(1), g.call("sqrt", x)))
 floor = _unary("floor", (FLOAT,), _llvm("floor"))
@@ -180,7 +181,7 @@ floordiv = _division("floordiv", 0)
 mod = _division("mod", 1)
 floordiv_short = _division("floordiv_short", 0, short=True)
 mod_short = _division("mod_short", 1, short=True)
-pow = _binary("pow", (FLOAT, INT), _by_kind(_libm("pow"), int_pow))
+pow = _binary("pow", (FLOAT, INT), _by_kind(_outlined(power.pow), int_pow))
 minimum = _binary("minimum", (FLOAT, INT), _extreme("<"))
 maximum = _binary("maximum", (FLOAT, INT), _extreme(">"))
 maximum_fast = _binary("maximum_fast", (FLOAT,), lambda g, s, m: g.b.select(g.b.fcmp_ordered(">", s, m), s, m))
@@ -224,7 +225,7 @@ def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
 @intrinsic
 def weight(typingctx: Any, x: Any, r: Any, m: Any) -> Any:
     """2**(x - r), or 0 where x <= m."""
-    return _build("weight", (FLOAT,), functions.weight, False, (x, r, m))
+    return _build("weight", (FLOAT,), exponential.weight, False, (x, r, m))
 
 
 def _cast_to(dtype: Any, operands: tuple[Any, ...]) -> Any:

@@ -19,7 +19,6 @@ INTRINSICS = (
     "vector",
     "lanes",
     "memory",
-    "functions",
     "elementwise",
     "integers",
     "microkernel",
@@ -65,8 +64,9 @@ class Kernel:
 def intrinsics() -> str:
     """The contents of everything that emitted code imports: part of every cache key."""
     digest = hashlib.sha256()
-    for name in INTRINSICS:
-        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    here = Path(__file__).parent
+    for path in (*(here / f"{name}.py" for name in INTRINSICS), *sorted((here / "functions").glob("*.py"))):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

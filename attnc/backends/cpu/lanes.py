@@ -180,10 +180,32 @@ class Lanes:
                 result = lanes.b.insert_element(result, one.function(symbol, scalar, parts), lane)
             return result
 
-        return self.outlined(f"attnc.{symbol}.{self.suffix}", args, body)
+        return self.outlined(f"attnc.each.{symbol}.{self.suffix}", args, body)
+
+    def where_any(self, mask: Any, slow: Callable[[], Sequence[Any]], values: Sequence[Any]) -> list[Any]:
+        """values, those of `slow` in the lanes where mask holds: a branch around code that is rarely needed.
+
+        Not to be used twice in one block of emitted code unless it is out of line: the branch ends the block.
+        """
+        some = (
+            mask
+            if self.width is None
+            else Lanes(self.b, types.boolean, self.width).call("vector.reduce.or", mask, result=ir.IntType(1))
+        )
+        before = self.b.block
+        with self.b.if_then(some, likely=False):
+            found = [self.b.select(mask, new, old) for new, old in zip(slow(), values, strict=True)]
+            inside = self.b.block
+        merged = []
+        for new, old in zip(found, values, strict=True):
+            phi = self.b.phi(old.type)
+            phi.add_incoming(old, before)
+            phi.add_incoming(new, inside)
+            merged.append(phi)
+        return merged
 
     def outlined(self, name: str, args: Sequence[Any], body: Callable[["Lanes", Sequence[Any]], Any]) -> Any:
-        """A call of the module's own function `name` on SIMD values, which `body` builds at its first use."""
+        """A call of the module's own function `name` on such values, which `body` builds at its first use."""
         module = self.b.module
         function = module.globals.get(name)
         if function is None:
