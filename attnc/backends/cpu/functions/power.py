@@ -36,31 +36,41 @@ def _log2(g: Lanes, x: Any) -> Pair:
     return sum_of(g, high, add(g, low, whole[1]))
 
 
-def _size(g: Lanes, x: Any, y: Any) -> Any:
-    """|x|**y, where it is not decided by y = 0 or |x| = 1."""
-    b, inf = g.b, g.const(float("inf"))
-    size = g.call("fabs", x)
+def _size(g: Lanes, size: Any, y: Any) -> Any:
+    """size**y for a finite size > 0 and a finite y."""
     high, low = _log2(g, size)
-    high = b.select(b.fcmp_ordered("==", size, g.const(0)), g.const(float("-inf")), high)
-    high = b.select(b.fcmp_ordered("<", size, inf), high, size)
     power, rest = product(g, y, high)
     rest = g.fma(y, low, rest)
     inside = clamped(g, power)
-    rest = b.select(b.fcmp_ordered("==", inside, power), rest, g.const(0))  # infinite or lost where it was clamped
+    rest = g.b.select(g.b.fcmp_ordered("==", inside, power), rest, g.const(0))  # lost where it was clamped
     whole, n = nearest(g, inside)
     return times_power(g, power_of_fraction(g, g.fadd(g.fsub(inside, whole), rest)), n)
 
 
-def pow(g: Lanes, x: Any, y: Any) -> Any:
-    """x**y, in every case as the C standard's pow and numpy.power."""
-    b, one = g.b, g.const(1)
-    value = _size(g, x, y)
-    decided = b.or_(b.fcmp_ordered("==", g.call("fabs", x), one), b.fcmp_ordered("==", y, g.const(0)))
-    value = b.select(decided, one, value)
+def _special(g: Lanes, x: Any, y: Any, value: Any) -> Any:
+    """x**y where x is 0, negative, infinite or NaN, or y infinite or NaN; value: |x|**y as far as these are finite."""
+    b, one, zero, inf = g.b, g.const(1), g.const(0), g.const(float("inf"))
+    size = g.call("fabs", x)
+    extreme = b.or_(b.fcmp_ordered("==", size, zero), b.fcmp_ordered("==", size, inf))
+    extreme = b.or_(extreme, b.fcmp_ordered("==", g.call("fabs", y), inf))
+    falls = b.xor(b.fcmp_ordered(">", size, one), b.fcmp_ordered(">", y, zero))
+    value = b.select(extreme, b.select(falls, zero, inf), value)
+    value = b.select(b.fcmp_unordered("uno", x, y), g.const(float("nan")), value)
+    value = b.select(b.or_(b.fcmp_ordered("==", size, one), b.fcmp_ordered("==", y, zero)), one, value)
     half = g.fmul(y, g.const(0.5))
     whole = b.fcmp_ordered("==", g.call("floor", y), y)
     odd = b.and_(whole, b.fcmp_unordered("!=", g.call("floor", half), half))
     value = b.select(odd, g.call("copysign", value, x), value)
     finite = b.fcmp_ordered(">", x, g.const(float("-inf")))
-    nothing = b.and_(b.and_(b.fcmp_ordered("<", x, g.const(0)), finite), b.not_(whole))
+    nothing = b.and_(b.and_(b.fcmp_ordered("<", x, zero), finite), b.not_(whole))
     return b.select(nothing, g.const(float("nan")), value)
+
+
+def pow(g: Lanes, x: Any, y: Any) -> Any:
+    """x**y, in every case as the C standard's pow and numpy.power."""
+    b, inf = g.b, g.const(float("inf"))
+    value = _size(g, g.call("fabs", x), y)
+    plain = b.and_(b.fcmp_ordered(">", x, g.const(0)), b.fcmp_ordered("<", x, inf))
+    plain = b.and_(plain, b.fcmp_ordered("<", g.call("fabs", y), inf))
+    (value,) = g.where_any(b.not_(plain), lambda: [_special(g, x, y, value)], [value])
+    return value
