@@ -9,6 +9,7 @@ import numpy as np
 
 from attnc.backends.arguments import layout
 from attnc.backends.cpu import threads
+from attnc.backends.cpu.slow_lanes import slow_lanes
 from attnc.blocks import BlockMap, block_map
 from attnc.compile import Problem, Stage, compile, cuda_executable, cuda_form, fuse
 from attnc.interp import Array, Inputs, interpret
@@ -89,7 +90,7 @@ def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, ta
     lines.append(f"bytes of q, k, v: {read / 1e6:.3g} MB")
     reasons += notes(graph, inputs)
     if target is None:
-        reasons += copies(program, inputs)
+        reasons += [*copies(program, inputs), *slow_lanes(graph, ITEMSIZE[problem.compute] * 8)]
     return "\n".join([*lines, *(f"note: {text}" for text in dict.fromkeys(reasons))])
 
 

@@ -73,9 +73,7 @@ def test_float_ops_match_numpy(dtype: str, width: int | None) -> None:
                            ("sign", np.sign)):  # fmt: skip
             same(apply(getattr(ew, name), x, width=width), rule(x))
         for name in ("log", "log2", "log1p", "sin", "cos", "tanh", "exp", "exp2"):
-            z = x[np.abs(x) < 1e4] if name in ("sin", "cos") else x
-            z = np.resize(z, len(z) // W * W)
-            same(apply(getattr(ew, name), z, width=width), getattr(np, name)(z), ulp=4)
+            same(apply(getattr(ew, name), x, width=width), getattr(np, name)(x), ulp=2)
         same(apply(ew.rsqrt, x, width=width), 1 / np.sqrt(x), ulp=1)
 
 
@@ -164,24 +162,6 @@ def test_booleans_where_and_casts() -> None:
     same(apply(ew.where, a, x, -x, result="float32"), np.where(a, x, -x))
     with np.errstate(all="ignore"):
         same(apply(ew.cast_int, x, result="int64"), x.astype("int64"))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["exp2", "exp", "tanh", "sigmoid"])
-def test_functions_are_within_two_ulp(name: str, dtype: str) -> None:
-    rng = np.random.default_rng(0)
-    top = {"float32": 88.0, "float64": 700.0}[dtype]
-    x = np.concatenate([rng.uniform(-top, top, 40000), rng.uniform(-2, 2, 40000), rng.normal(size=20000) * 1e-3])
-    x = x.astype(dtype)
-    wide = x.astype(np.longdouble)
-    if name == "sigmoid":
-        want = 1 / (1 + np.exp(-wide))
-    else:
-        want = getattr(np, name)(wide)
-    got = apply(getattr(ew, name), x)
-    error = np.abs(got - want) / np.spacing(np.abs(want).astype(dtype))
-    # tanh in float64 is the C library's, which promises no bound; glibc's is a little above 2.
-    assert error.max() <= (3 if (name, dtype) == ("tanh", "float64") else 2), error.max()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

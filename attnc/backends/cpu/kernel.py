@@ -19,6 +19,7 @@ INTRINSICS = (
     "vector",
     "lanes",
     "memory",
+    "slow_lanes",
     "elementwise",
     "integers",
     "microkernel",

@@ -183,10 +183,7 @@ class Lanes:
         return self.outlined(f"attnc.each.{symbol}.{self.suffix}", args, body)
 
     def where_any(self, mask: Any, slow: Callable[[], Sequence[Any]], values: Sequence[Any]) -> list[Any]:
-        """values, those of `slow` in the lanes where mask holds: a branch around code that is rarely needed.
-
-        Not to be used twice in one block of emitted code unless it is out of line: the branch ends the block.
-        """
+        """values, but those of `slow` in the lanes where mask holds: a branch around code that is rarely needed."""
         some = (
             mask
             if self.width is None

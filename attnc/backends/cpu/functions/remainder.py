@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from attnc.backends.cpu.functions.exponent import mantissa_bits
 from attnc.backends.cpu.lanes import Lanes
+from attnc.backends.cpu.slow_lanes import LONG_QUOTIENT
 
 
 def fmod(g: Lanes, x: Any, y: Any) -> Any:
@@ -16,7 +16,7 @@ def fmod(g: Lanes, x: Any, y: Any) -> Any:
     rest = g.fma(b.fneg(whole), divisor, top)
     rest = b.select(b.fcmp_ordered("<", rest, g.const(0)), g.fadd(rest, divisor), rest)
     rest = g.call("copysign", b.select(b.fcmp_ordered("<", top, divisor), top, rest), x)
-    long = b.fcmp_ordered(">=", quotient, g.const(2.0 ** (mantissa_bits(g) - 1)))
+    long = b.fcmp_ordered(">=", quotient, g.const(LONG_QUOTIENT[g.bits]))
     finite = b.and_(b.fcmp_ordered("<", top, g.const(float("inf"))), b.fcmp_ordered(">", divisor, g.const(0)))
     name = "fmodf" if g.bits == 32 else "fmod"
     (rest,) = g.where_any(b.and_(long, finite), lambda: [g.per_lane(name, x, y)], [rest])
