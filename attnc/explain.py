@@ -90,7 +90,7 @@ def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, ta
     lines.append(f"bytes of q, k, v: {read / 1e6:.3g} MB")
     reasons += notes(graph, inputs)
     if target is None:
-        reasons += [*copies(program, inputs), *slow_lanes(graph, ITEMSIZE[problem.compute] * 8)]
+        reasons += [*copies(program, inputs), *slow_lanes(graph, ITEMSIZE[problem.compute] * 8, problem.target)]
     return "\n".join([*lines, *(f"note: {text}" for text in dict.fromkeys(reasons))])
 
 
