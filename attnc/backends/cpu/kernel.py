@@ -26,6 +26,9 @@ INTRINSICS = (
     "rearrange",
     "boxes",
     "summary",
+    "values",
+    "expressions",
+    "translate",
     "machine",
 )
 ALIGN = 64

@@ -1,8 +1,7 @@
-"""Emitted source to machine code with Numba, and machine code to a callable address with llvmlite alone.
+"""Emitted source to machine code, and machine code to a callable address; the latter with llvmlite alone.
 
-A kernel is `def entry(args: int64, worker: int64)`, a C function `void entry(int64_t, int64_t)` in the object file. The
-object is made without touching Numba's execution engine, so that the code is generated once, and loading it imports
-no Numba: a warm start costs milliseconds.
+A kernel is `def entry(args, worker)` on int64, a C function `void entry(int64_t, int64_t)` in the object file. Loading an
+object imports no Numba: a warm start costs milliseconds.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import platform
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 
 import llvmlite
@@ -23,17 +21,8 @@ import llvmlite.binding as llvm
 
 from attnc.backends.cpu import elf
 from attnc.backends.module import execute
-from attnc.schedule import target
+from attnc.schedule.target import features
 
-# What belongs to Python or to Numba's runtime: code that needs it is not a plain C function.
-FOREIGN = ("Py", "_Py", "NRT_", "numba_", "_numba", ".numba", "nrt_")
-# A kernel allocates nothing, so that all reference counts it touches are those of `carray`'s missing owner. Numba's
-# optimiser does not remove them all; these definitions do. A kernel that allocates is caught by NRT's allocators.
-UNCOUNTED = "".join(
-    f"define void @{name}(ptr %owner) {{ ret void }}\n"
-    for name in ("NRT_incref", "NRT_decref", "NRT_MemInfo_call_dtor")
-)
-OPTIMISE = 3  # Numba's own level, of machine code
 FASTMATH = ("contract", "reassoc")  # never nnan or ninf: NaN and infinities are part of attnc's semantics
 
 
@@ -53,7 +42,7 @@ def host() -> str:
     Imports no Numba.
     """
     versions = f"numba {metadata.version('numba')} llvmlite {llvmlite.__version__} LLVM {llvm.llvm_version_info}"
-    return f"{versions} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {target.features()}"
+    return f"{versions} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features()}"
 
 
 def compile_object(source: str, filename: str, entry: str, fastmath: Collection[str] = FASTMATH) -> bytes:
@@ -62,51 +51,41 @@ def compile_object(source: str, filename: str, entry: str, fastmath: Collection[
     filename: where `source` is or will be found, for tracebacks. The function's symbol in the object is `entry`.
     An AssertionError names what an object refers to and cannot find: attnc emitted code that may raise or allocate.
     """
-    numba: Any = importlib.import_module("numba")
-    ccallback: Any = importlib.import_module("numba.core.ccallback")
+    ir: Any = importlib.import_module("llvmlite.ir")
+    fastmath_pass: Any = importlib.import_module("numba.core.fastmathpass")
+    translate: Any = importlib.import_module("attnc.backends.cpu.translate")
 
-    function = execute(source, filename)[entry]
-    signature = numba.void(numba.int64, numba.int64)
-    options = {"nopython": True, "boundscheck": False, "error_model": "numpy", "fastmath": set(fastmath)}
-    compiler = ccallback._CFuncCompiler(
-        function, ccallback.registry.cpu_target, options, {}, pipeline_class=ccallback.compiler.Compiler
-    )
-    with ccallback.global_compiler_lock:
-        compiled = compiler.compile(signature.args, signature.return_type)
-        library = compiled.library
-        wrapper = compiled.fndesc.llvm_cfunc_wrapper_name
-        optimise = library._optimize_final_module
-
-        def isolate_and_optimise() -> None:
-            _keep_only(library._final_module, wrapper, entry)
-            optimise()
-
-        # `finalize` links, optimises, and then hands the module to Numba's engine: this stops before the last step,
-        # and tells the optimiser that nothing but `entry` is called from outside (the function then exists once).
-        library._optimize_final_module = isolate_and_optimise
-        library._finalize_final_module = lambda: None
-        with _limited(library.codegen):
-            library.finalize()
-            code: bytes = library.codegen._tm.emit_object(library._final_module)
+    module = ir.Module(entry)
+    translate.kernel(module, source, filename, execute(source, filename), entry)
+    fastmath_pass.rewrite_module(module, SimpleNamespace(flags=sorted(fastmath)))
+    code = _emit(str(module))
     check(code, entry)
     return code
 
 
-@contextmanager
-def _limited(codegen: Any) -> Iterator[None]:
-    """Numba's code generator with no more instructions than ATTNC_CPU_TARGET allows; its own again afterwards."""
-    if target.features() == llvm.get_host_cpu_features().flatten():
-        yield
-        return
-    before = codegen._tm
-    codegen._tm = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=target.features(), opt=OPTIMISE,
-        reloc="static" if platform.machine() in ("x86_64", "AMD64") else "default", codemodel="jitdefault", jit=True,
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        codegen._tm = before
+def _emit(text: str) -> bytes:
+    """An LLVM module, optimised for this processor, as an object file."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    machine = target_machine()
+    module = llvm.parse_assembly(text)
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization, options.slp_vectorization = True, False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    code: bytes = machine.emit_object(module)
+    return code
+
+
+def target_machine() -> Any:
+    """This processor, as far as ATTNC_CPU_TARGET lets it be used, for code that is loaded at any address of this process."""
+    target = llvm.Target.from_default_triple()
+    reloc = "static" if target.name.startswith("x86") else "default"
+    return target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features(), opt=3, reloc=reloc, codemodel="jitdefault", jit=True
+    )
 
 
 def load_object(code: bytes, symbol: str) -> Loaded:
@@ -124,31 +103,13 @@ def load_object(code: bytes, symbol: str) -> Loaded:
 
 
 def check(code: bytes, symbol: str) -> None:
-    """AssertionError where the object refers to a function of Python, of Numba, or to one that this process lacks.
+    """AssertionError where the object refers to a function that this process lacks.
 
     LLVM's loader would end the process on such a name. Only ELF is read; on macOS and Windows LLVM has the last word.
     """
     if sys.platform in ("darwin", "win32"):
         return
     process = ctypes.CDLL(None)
-    missing = [name for name in elf.undefined(code) if name.startswith(FOREIGN) or not hasattr(process, name)]
+    missing = [name for name in elf.undefined(code) if not hasattr(process, name)]
     missing = [name for name in missing if name != "_GLOBAL_OFFSET_TABLE_"]  # made by the loader
-    assert not missing, f"internal error: the kernel {symbol} is not a plain C function; it needs {', '.join(missing)}"
-
-
-def _keep_only(module: Any, wrapper: str, entry: str) -> None:
-    """Renames the C function, and makes everything else private to the object, so that dead copies vanish.
-
-    Numba's own names count the functions compiled so far; without them, equal sources give equal bytes.
-    """
-    module.link_in(llvm.parse_assembly(UNCOUNTED))
-    for number, function in enumerate(module.functions):
-        if function.name == wrapper:
-            function.name = entry
-        elif not function.is_declaration:
-            function.linkage = "internal"
-            function.name = f"{entry}.{number}"
-    for number, variable in enumerate(module.global_variables):
-        if not variable.is_declaration:
-            variable.linkage = "internal"
-            variable.name = f"{entry}.data.{number}"
+    assert not missing, f"internal error: the kernel {symbol} needs {', '.join(missing)}, which is nowhere"

@@ -81,8 +81,8 @@ def _summarise(number: Any, lowest: Any, highest: Any) -> Any:
                 begin += step
             least, greatest = minimum(least, reduce_min(low)), maximum(greatest, reduce_max(high))
         for k in range(begin, end):
-            x = gather(kind, base, place + k * stride, stored)
-            least, greatest = minimum(least, x), maximum(greatest, x)
+            entry = gather(kind, base, place + k * stride, stored)
+            least, greatest = minimum(least, entry), maximum(greatest, entry)
         if least != least:
             least, greatest = lowest, highest
         return least, greatest
