@@ -302,7 +302,7 @@ def doctor() -> None:
 
 @cache_app.command("list")
 def cache_list() -> None:
-    """List the kernels."""
+    """List the kernels, and the pieces of code that they share."""
     from attnc.runtime.cache import Cache
 
     cache = Cache()
@@ -311,7 +311,7 @@ def cache_list() -> None:
         for e in cache.entries()
     ]  # fmt: skip
     _table(str(cache.path), ["key", "variant", "backend", "code KiB", "compile s"], rows)
-    _print(f"{len(rows)} kernels, {cache.size / 2**20:.1f} MiB in {cache.path}")
+    _print(f"{len(rows)} entries, {cache.size / 2**20:.1f} MiB in {cache.path}")
 
 
 def _title(source: str) -> str:
@@ -321,11 +321,11 @@ def _title(source: str) -> str:
 
 @cache_app.command("clear")
 def cache_clear() -> None:
-    """Remove all kernels."""
+    """Remove everything."""
     from attnc.runtime.cache import Cache
 
     cache = Cache()
-    _print(f"removed {cache.clear()} kernels from {cache.path}")
+    _print(f"removed {cache.clear()} entries from {cache.path}")
 
 
 @cache_app.command("path")

@@ -34,7 +34,7 @@ def facts() -> list[tuple[str, str]]:
             f"{target.vector_bytes * 8} bits: {target.vector_bytes // 4} float32, {target.registers} registers{_limit(VARIABLE)}",
         ),
         ("threads", f"{get_num_threads()} of {os.cpu_count()} processors"),
-        ("cache", f"{cache.path}: {count} kernels, {cache.size / 2**20:.1f} MiB"),
+        ("cache", f"{cache.path}: {count} entries, {cache.size / 2**20:.1f} MiB"),
         ("CUDA", _cuda()),
     ]
 

@@ -15,7 +15,7 @@ import pytest
 
 import attnc as at
 from attnc.backends.cpu import machine
-from attnc.runtime.cache import Cache
+from attnc.runtime.cache import Cache, Entry
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -52,6 +52,11 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def kernels(cache: Cache) -> list[Entry]:
+    """The entries that are kernels: not what several of them share."""
+    return [x for x in cache.entries() if "pieces" not in x.report]
+
+
 class Compilations(list[str]):
     """The sources that were compiled."""
 
@@ -78,7 +83,7 @@ def test_one_kernel_serves_every_length_batch_and_operand_value(compilations: Co
         assert variant.verify(q, k, v, window=window, scale=0.1 * n).ok
     assert len(compilations) == 1
     assert at.attention(local).verify(*arrays()).ok, "another object with the same formula"
-    assert len(compilations) == 1 and len(list(Cache().entries())) == 1
+    assert len(compilations) == 1 and len(kernels(Cache())) == 1
 
 
 def test_what_specialises_a_kernel(compilations: Compilations, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +123,7 @@ def test_a_damaged_entry_is_built_again(damage: str, stored: Path, compilations:
     shutil.copytree(stored, tmp_path, dirs_exist_ok=True)
     expected = at.attention(local)(q, k, v)
     assert not compilations
-    (entry,) = Cache().entries()
+    (entry,) = kernels(Cache())
     assert entry.path is not None
     code, report = entry.path.with_suffix(".bin"), entry.path.with_suffix(".json")
     match damage:
@@ -133,9 +138,67 @@ def test_a_damaged_entry_is_built_again(damage: str, stored: Path, compilations:
     found = at.attention(local)(q, k, v)
     np.testing.assert_array_equal(found, expected)
     assert len(compilations) == 1
-    (repaired,) = Cache().entries()
+    (repaired,) = kernels(Cache())
     assert repaired.code == entry.code and repaired.source == entry.source
     assert json.loads(report.read_text())["key"] == entry.key
+
+
+@pytest.fixture
+def libraries(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Lists the pieces that are compiled, family by family."""
+    seen, real = [], machine.compile_pieces
+
+    def counted(family: Any) -> bytes:
+        seen.append([x.name for x in family])
+        return real(family)
+
+    monkeypatch.setattr(machine, "compile_pieces", counted)
+    return seen
+
+
+def test_what_kernels_share_is_compiled_once(compilations: Compilations, libraries: list[list[str]]) -> None:
+    at.attention(local)(*arrays())
+    families = list(libraries)
+    assert len({name for names in families for name in names}) == sum(map(len, families)) > 0
+    assert any(name.startswith("attnc.gemm.float32") for names in families for name in names)
+
+    @at.attention
+    def other(q, k, v):
+        return at.softmax(at.dot(q, k) * 0.5) @ v
+
+    assert other.verify(*arrays()).ok
+    assert len(compilations) == 2 and libraries == families, "the second kernel brings no products of its own"
+    other(*arrays(dtype=np.float64))
+    assert len(compilations) == 3 and len(libraries) > len(families)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "no object file", "another's", "removed"])
+def test_damaged_pieces_are_built_again(
+    damage: str, stored: Path, compilations: Compilations, libraries: list[list[str]], tmp_path: Path
+) -> None:
+    shutil.copytree(stored, tmp_path, dirs_exist_ok=True)
+    expected = at.attention(local)(*arrays())
+    assert not compilations
+    (kernel,) = kernels(Cache())
+    pieces = [x for x in Cache().entries() if x.key != kernel.key]
+    for x in pieces:
+        assert x.path is not None
+        match damage:
+            case "cut short":
+                x.path.with_suffix(".bin").write_bytes(x.code[:-100])
+            case "no object file":
+                Cache().put(x.key, x.source, b"#!/bin/sh\n", x.report)
+            case "another's":
+                Cache().put(x.key, x.source, next(y.code for y in pieces if y.key != x.key), x.report)
+            case "removed":
+                x.path.unlink()
+    np.testing.assert_array_equal(at.attention(local)(*arrays()), expected)
+    assert not compilations, "a kernel holds its pieces"
+    assert kernel.path is not None
+    kernel.path.unlink()
+    np.testing.assert_array_equal(at.attention(local)(*arrays()), expected)
+    assert len(compilations) == 1 and len(libraries) == len(pieces) > 1
+    assert {x.key: x.code for x in Cache().entries()} == {x.key: x.code for x in (kernel, *pieces)}
 
 
 def test_a_directory_that_cannot_be_written_is_no_obstacle(
@@ -173,7 +236,7 @@ print(local(q, k, v).tobytes().hex())
     assert [child.returncode for child in children] == [0, 0], outputs[0][1] + outputs[1][1]
     first, second = (bytes.fromhex(out) for out, _ in outputs)
     assert first == second
-    (entry,) = Cache(tmp_path / "cache").entries()
+    (entry,) = kernels(Cache(tmp_path / "cache"))
     q, k, v = arrays()
     np.testing.assert_allclose(
         np.frombuffer(first, np.float32).reshape(q.shape), at.attention(local).reference(q, k, v), atol=1e-5

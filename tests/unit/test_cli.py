@@ -156,16 +156,16 @@ def test_fuzz(monkeypatch):
 
 def test_cache(two):
     assert call("cache", "path").strip() == str(Cache().path)
-    assert "0 kernels" in call("cache", "list")
+    assert "0 entries" in call("cache", "list")
     call("run", f"{two}:near")
-    listed = call("cache", "list")
-    assert "near" in listed and "1 kernels" in listed
-    assert "removed 1 kernels" in call("cache", "clear")
-    assert "0 kernels" in call("cache", "list")
+    listed, count = call("cache", "list"), len(list(Cache().entries()))
+    assert "near" in listed and "attnc.gemm" in listed and f"{count} entries" in listed
+    assert f"removed {count} entries" in call("cache", "clear")
+    assert "0 entries" in call("cache", "list")
 
 
 def test_doctor(two):
     text = call("doctor")
     for word in ("numba", "SIMD", "threads", "cache", "CUDA", "compiled and verified: causal float32: ok"):
         assert word in text
-    assert "0 kernels" in text and not list(Cache().entries())  # the trial leaves nothing behind
+    assert "0 entries" in text and not list(Cache().entries())  # the trial leaves nothing behind

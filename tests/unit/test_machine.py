@@ -8,11 +8,12 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from attnc.backends.cpu import elf, machine
+from attnc.backends.cpu import machine, objects
 from attnc.backends.module import execute
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,9 @@ def test_an_object_is_compiled_loaded_and_called(code: bytes) -> None:
 
 
 def test_the_object_is_the_same_each_time(code: bytes) -> None:
-    assert set(elf.undefined(code)) <= {"log1p", "_GLOBAL_OFFSET_TABLE_"}
+    (part,) = objects.split(code)
+    defined, needed = objects.symbols(part)
+    assert "kernel" in defined and needed <= {"log1p", "_GLOBAL_OFFSET_TABLE_"}
     assert machine.compile_object(SOURCE, "/nowhere/emitted.py", "kernel") == code
 
 
@@ -81,11 +84,47 @@ def test_errors_in_emitted_source_show_its_file() -> None:
 
 
 def test_damaged_objects_are_refused_before_the_loader_sees_them(code: bytes) -> None:
-    for damaged in (b"", b"\x7fELF", code[: len(code) // 2], b"#!/bin/sh\n"):
-        with pytest.raises(ValueError, match="ELF"):
+    for damaged in (b"", objects.MAGIC, code[: len(code) // 2], code + b"x", b"#!/bin/sh\n"):
+        with pytest.raises(ValueError, match="block of object files"):
             machine.load_object(damaged, "kernel")
+    (part,) = objects.split(code)
+    for damaged in (b"", part[: len(part) // 2], b"\x7fELF", b"#!/bin/sh\n"):
+        with pytest.raises(ValueError, match="ELF"):
+            machine.load_object(objects.join([part, damaged]), "kernel")
     with pytest.raises(AssertionError, match="has no function other"):
         machine.load_object(code, "other")
+
+
+PRODUCT = """
+from numba.types import float32
+from attnc.backends.cpu.microkernel import gemm_zero
+from attnc.backends.cpu.vector import vec
+F = vec(float32, 4)
+def kernel(args, worker):
+    gemm_zero(F, 4, 1, worker, 1, args, 8, 4, args + 256, 16, args + 512, 16, 2, 0)
+"""
+
+
+def test_pieces_lie_in_objects_of_their_own_and_are_found_by_the_loader() -> None:
+    families: list[list[str]] = []
+
+    def library(family: Any) -> bytes:
+        families.append([x.name for x in family])
+        return machine.compile_pieces(family)
+
+    code = machine.compile_object(PRODUCT, "/nowhere/product.py", "kernel", library)
+    own, shared = map(objects.symbols, objects.split(code))
+    assert len(families) == 1 and set(families[0]) == own[1] - {"_GLOBAL_OFFSET_TABLE_"} and shared[0] >= own[1]
+    assert machine.provides(objects.split(code)[1], families[0])
+    assert not machine.provides(objects.split(code)[1], ["kernel"]) and not machine.provides(b"", [])
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((7, 2)).astype("float32"), rng.standard_normal((2, 4)).astype("float32")
+    memory = np.zeros((4, 64), "float32")
+    memory[0, :14], memory[1, :8] = a.ravel(), b.ravel()
+    call(machine.load_object(code, "kernel"), memory, 7)
+    np.testing.assert_allclose(memory[2, :28].reshape(7, 4), a @ b, atol=1e-6)
+    with pytest.raises(AssertionError, match=r"needs attnc\.gemm\..*, which is nowhere"):
+        machine.load_object(objects.join(objects.split(code)[:1]), "kernel")
 
 
 def test_code_that_calls_what_is_nowhere_is_refused() -> None:

@@ -7,17 +7,23 @@ import functools
 import hashlib
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attnc.backends.arguments import Layout
 from attnc.backends.cpu import machine, threads
 from attnc.runtime.cache import Cache, Entry
 
+if TYPE_CHECKING:
+    from attnc.backends.cpu.pieces import Piece
+
 ENTRY = "kernel"
 INTRINSICS = (
     "vector",
     "lanes",
+    "pieces",
     "memory",
     "slow_lanes",
     "elementwise",
@@ -81,11 +87,26 @@ def build(source: str, layout: Layout, scratch: int, cache: Cache) -> Kernel:
     loaded = _load(entry) if entry is not None else None
     if entry is None or loaded is None:
         start = time.perf_counter()
-        code = machine.compile_object(source, str(cache.path / f"{key}.py"), ENTRY)
+        code = machine.compile_object(source, str(cache.path / f"{key}.py"), ENTRY, functools.partial(_pieces, cache))
         seconds = time.perf_counter() - start
         entry = cache.put(key, source, code, {"backend": "cpu", "seconds": round(seconds, 3), "scratch": scratch})
         loaded = machine.load_object(code, ENTRY)
     return Kernel(source, entry.path, layout, scratch, loaded, seconds)
+
+
+def _pieces(cache: Cache, family: Sequence[Piece]) -> bytes:
+    """The object with these pieces, from the cache, or compiled now and stored there for the next kernel."""
+    names = [x.name for x in family]
+    key = cache.key(["pieces", *names, intrinsics(), machine.host()])
+    entry = cache.get(key)
+    if entry is not None and machine.provides(entry.code, names):
+        return entry.code
+    start = time.perf_counter()
+    code = machine.compile_pieces(family)
+    seconds = time.perf_counter() - start
+    source = "\n".join((f'"""{family[0].family}', "", *names, '"""', ""))
+    cache.put(key, source, code, {"backend": "cpu", "seconds": round(seconds, 3), "pieces": names})
+    return code
 
 
 def _load(entry: Entry) -> machine.Loaded | None:

@@ -10,19 +10,25 @@ import ctypes
 import functools
 import importlib
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llvmlite
 import llvmlite.binding as llvm
 
-from attnc.backends.cpu import elf
+from attnc.backends.cpu import objects
 from attnc.backends.module import execute
 from attnc.schedule.target import features
 
+if TYPE_CHECKING:
+    from attnc.backends.cpu.pieces import Piece
+
+    Library = Callable[[Sequence[Piece]], bytes]
+
+READABLE = sys.platform not in ("darwin", "win32")  # object files: they are ELF
 FASTMATH = ("contract", "reassoc")  # never nnan or ninf: NaN and infinities are part of attnc's semantics
 
 
@@ -45,22 +51,45 @@ def host() -> str:
     return f"{versions} {llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features()}"
 
 
-def compile_object(source: str, filename: str, entry: str, fastmath: Collection[str] = FASTMATH) -> bytes:
-    """The relocatable object code of function `entry(args: int64, worker: int64) -> None` of the module `source`.
+def compile_object(source: str, filename: str, entry: str, library: Library | None = None) -> bytes:
+    """The object code of function `entry(args: int64, worker: int64) -> None` of the module `source`.
 
-    filename: where `source` is or will be found, for tracebacks. The function's symbol in the object is `entry`.
-    An AssertionError names what an object refers to and cannot find: attnc emitted code that may raise or allocate.
+    filename: where `source` is or will be found, for errors. library: compiles the pieces that it calls, or finds them
+    compiled. The result holds everything: an object with the C function `entry`, then one for each family of pieces.
+    An AssertionError names the line that is no emitted code, or what the objects refer to and cannot find.
     """
-    ir: Any = importlib.import_module("llvmlite.ir")
-    fastmath_pass: Any = importlib.import_module("numba.core.fastmathpass")
+    pieces: Any = importlib.import_module("attnc.backends.cpu.pieces")
     translate: Any = importlib.import_module("attnc.backends.cpu.translate")
 
-    module = ir.Module(entry)
+    module = pieces.Module(entry)
     translate.kernel(module, source, filename, execute(source, filename), entry)
-    fastmath_pass.rewrite_module(module, SimpleNamespace(flags=sorted(fastmath)))
-    code = _emit(str(module))
+    own, found = _object(module), [(library or compile_pieces)(x) for x in pieces.families(module.pieces)]
+    code = objects.join([own, *found])
     check(code, entry)
     return code
+
+
+def compile_pieces(family: Sequence[Piece]) -> bytes:
+    """One object with the functions of these pieces."""
+    pieces: Any = importlib.import_module("attnc.backends.cpu.pieces")
+    return _object(pieces.library(family))
+
+
+def provides(code: bytes, names: Collection[str]) -> bool:
+    """Whether `code` is an object with these functions."""
+    if not READABLE:
+        return True
+    try:
+        return objects.symbols(code)[0].issuperset(names)
+    except ValueError:
+        return False
+
+
+def _object(module: Any) -> bytes:
+    """A module built with llvmlite, optimised for this processor, as an object file."""
+    fastmath: Any = importlib.import_module("numba.core.fastmathpass")
+    fastmath.rewrite_module(module, SimpleNamespace(flags=FASTMATH))
+    return _emit(str(module))
 
 
 def _emit(text: str) -> bytes:
@@ -90,26 +119,29 @@ def target_machine() -> Any:
 
 def load_object(code: bytes, symbol: str) -> Loaded:
     """Loads object code and finds its function `symbol`. Imports no Numba; the caller keeps the result alive."""
-    check(code, symbol)
+    parts = check(code, symbol)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    for part in parts:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(part))
     engine.finalize_object()
     address = engine.get_function_address(symbol)
     assert address, f"internal error: the object code has no function {symbol}"
     return Loaded(address, symbol, engine)
 
 
-def check(code: bytes, symbol: str) -> None:
-    """AssertionError where the object refers to a function that this process lacks.
+def check(code: bytes, symbol: str) -> list[bytes]:
+    """The objects in `code`. AssertionError where they refer to a function that neither they nor this process have.
 
     LLVM's loader would end the process on such a name. Only ELF is read; on macOS and Windows LLVM has the last word.
     """
-    if sys.platform in ("darwin", "win32"):
-        return
-    process = ctypes.CDLL(None)
-    missing = [name for name in elf.undefined(code) if not hasattr(process, name)]
-    missing = [name for name in missing if name != "_GLOBAL_OFFSET_TABLE_"]  # made by the loader
+    parts = objects.split(code)
+    if not READABLE:
+        return parts
+    process, symbols = ctypes.CDLL(None), [objects.symbols(part) for part in parts]
+    known = {"_GLOBAL_OFFSET_TABLE_"}.union(*(defined for defined, _ in symbols))  # the loader makes that one
+    missing = sorted({name for _, needed in symbols for name in needed - known if not hasattr(process, name)})
     assert not missing, f"internal error: the kernel {symbol} needs {', '.join(missing)}, which is nowhere"
+    return parts

@@ -5,7 +5,7 @@ broadcast, so keys and values are used where they lie, with any strides; B and C
 `rows` x `cols` vectors of C stays in registers over the whole sum (Goto and van de Geijn, "Anatomy of high-performance
 matrix multiplication", 2008; with no packing, since one operand is always a scalar).
 
-The loops are built here in LLVM, one function per tile shape and module, so that Numba types a single call.
+The loops are built here in LLVM, one function per tile shape, which all kernels share (`attnc.backends.cpu.pieces`).
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from numba.core.extending import intrinsic
 
 from attnc.backends.cpu.lanes import Lanes, convert, token
 from attnc.backends.cpu.memory import prefetch
+from attnc.backends.cpu.pieces import function as piece
 from attnc.backends.cpu.vector import LLVM_TYPES, Vec
 
 I64 = ir.IntType(64)
@@ -52,24 +53,26 @@ class Tile:
         return self.mode in ("zero", "pairs")
 
     @property
-    def name(self) -> str:
+    def family(self) -> str:
+        """See `attnc.backends.cpu.pieces`."""
         fixed = "".join(f".{k}{v}" for k, v in sorted(self.known.items()))
-        masked = ".masked" if self.masked else ""
-        return f"attnc.gemm.{self.kind}.{self.rows}x{self.cols}.{self.mode}{masked}{fixed}"
+        return f"attnc.gemm.{self.kind}.{self.mode}{'.masked' if self.masked else ''}{fixed}"
 
-    def function(self, module: Any) -> Any:
-        """The LLVM function in module, built at its first use. Not inlined: each shape is compiled once."""
-        found = module.globals.get(self.name)
-        if found is None:
-            found = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(OPERANDS)), self.name)
-            found.linkage = "internal"
-            found.attributes.add("noinline")
-            builder = ir.IRBuilder(found.append_basic_block())
-            operands = dict(zip(OPERANDS, found.args, strict=True))
-            operands |= {k: _int(v) for k, v in self.known.items()}
-            self._emit(Lanes(builder, self.kind.dtype, self.kind.width), operands)
-            builder.ret_void()
-        return found
+    @property
+    def name(self) -> str:
+        return f"{self.family}.{self.rows}x{self.cols}"
+
+    @property
+    def operands(self) -> int:
+        return len(OPERANDS)
+
+    def build(self, function: Any) -> None:
+        """Fill in the LLVM function."""
+        builder = ir.IRBuilder(function.append_basic_block())
+        operands = dict(zip(OPERANDS, function.args, strict=True))
+        operands |= {k: _int(v) for k, v in self.known.items()}
+        self._emit(Lanes(builder, self.kind.dtype, self.kind.width), operands)
+        builder.ret_void()
 
     def _emit(self, g: Lanes, at: dict[str, Any]) -> None:
         """Sums of CHUNK terms in registers, added to C one after the other."""
@@ -190,7 +193,7 @@ def _cover(g: Lanes, tile: Tile, m: Any, known_m: int | None, at: dict[str, Any]
     a, c, left = at["a"], at["c"], m
     for rows in _row_shapes(tile.rows, known_m):
         shape = Tile(tile.kind, rows, tile.cols, tile.mode, tile.masked, tile.known)
-        function = shape.function(b.module)
+        function = piece(b.module, shape)
         times = b.udiv(left, _int(rows))
         with cgutils.for_range(b, times, intp=I64) as loop:
             step = b.mul(loop.index, _int(rows))
@@ -245,7 +248,7 @@ def _gemm(name: str, mode: str, masked: bool) -> Any:
         }
         known_m, known_vectors = known.pop("m", None), known.pop("vectors", None)
         # Addresses are never constants; strides and the sum's length are worth baking in.
-        strides = {k: v for k, v in known.items() if k in ("a_row", "a_k", "b_k", "c_row")}
+        strides = {k: v for k, v in known.items() if k in ("a_row", "a_k", "b_k", "c_row", "n")}
         tile = Tile(kind, rows, cols, mode, masked, strides)
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -27,6 +27,7 @@ from attnc.backends.cpu.memory import (
     store,
     typed_pointer,
 )
+from attnc.backends.cpu.pieces import function
 from attnc.backends.cpu.vector import Vec, host_width
 
 I64 = ir.IntType(64)
@@ -52,27 +53,30 @@ class Transposition:
     write: tuple[Any, int, str]  # and of the target
 
     @property
-    def name(self) -> str:
+    def family(self) -> str:
+        """See `attnc.backends.cpu.pieces`."""
         read, write = (f"{rule}{8 * size}" for _, size, rule in (self.read, self.write))
-        return f"attnc.transpose.{self.dtype}x{self.width}.{read}.{write}"
+        return f"attnc.transpose.{self.dtype}.{read}.{write}"
 
-    def function(self, module: Any) -> Any:
-        """The LLVM function in module, built at its first use. Not inlined: each width is compiled once."""
-        found = module.globals.get(self.name)
-        if found is None:
-            found = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(OPERANDS)), self.name)
-            found.linkage = "internal"
-            found.attributes.add("noinline")
-            b = ir.IRBuilder(found.append_basic_block())
-            at = dict(zip(OPERANDS, found.args, strict=True))
-            if self.width > 1:
-                with b.if_then(b.icmp_signed("<", _least(b, at["m"], at["n"]), _int(self.width))):
-                    b.call(replace(self, width=self.width // 2).function(module), found.args)
-                    b.ret_void()
-            with _starts(b, at["m"], self.width) as x, _starts(b, at["n"], self.width) as y:
-                self._block(b, at, x, y)
-            b.ret_void()
-        return found
+    @property
+    def name(self) -> str:
+        return f"{self.family}.{self.width}"
+
+    @property
+    def operands(self) -> int:
+        return len(OPERANDS)
+
+    def build(self, found: Any) -> None:
+        """Fill in the LLVM function."""
+        b = ir.IRBuilder(found.append_basic_block())
+        at = dict(zip(OPERANDS, found.args, strict=True))
+        if self.width > 1:
+            with b.if_then(b.icmp_signed("<", _least(b, at["m"], at["n"]), _int(self.width))):
+                b.call(function(b.module, replace(self, width=self.width // 2)), found.args)
+                b.ret_void()
+        with _starts(b, at["m"], self.width) as x, _starts(b, at["n"], self.width) as y:
+            self._block(b, at, x, y)
+        b.ret_void()
 
     def _block(self, b: Any, at: dict[str, Any], x: Any, y: Any) -> None:
         """target[x + k][y + l] for k, l < width."""
@@ -157,7 +161,7 @@ def _rule(operands: Sequence[Any], F: Any, read: Any, write: Any, order: Sequenc
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         values = [convert(builder, args[k], sig.args[k], types.int64, None) for k in order]
-        builder.call(transposition.function(builder.module), values)
+        builder.call(function(builder.module, transposition), values)
         return context.get_dummy_value()
 
     return types.void(*operands), codegen
