@@ -10,6 +10,7 @@ import numpy as np
 
 from attnc.backends.arguments import Layout
 from attnc.backends.cpu.kernel import Kernel
+from attnc.backends.cpu.room import NO_PARTS, Tiles
 from attnc.backends.launch import pack
 from attnc.backends.outputs import check_output, place, shape, whole
 from attnc.compile import Compiled
@@ -18,6 +19,8 @@ from attnc.ir.graph import Graph
 from attnc.passes.expand import feature_axes
 from attnc.runtime import arrays
 from attnc.runtime.binding import Bound, as_numpy
+from attnc.schedule.cpu_form import CpuForm, parts
+from attnc.schedule.cpu_form import rows as form_rows
 from attnc.tile.program import Program
 
 SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it brings
@@ -43,6 +46,7 @@ class Launch:
     kernel: Kernel
     block: bytearray
     workers: int
+    tiles: Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +81,9 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
     if all(math.prod(view.shape) for _, view in made):
         places = [place(bound, view.address, view.strides) for _, view in made]
         block, keep = pack(kernel.layout, bound.inputs, places, compute, schedule.width)
-        launch = Launch(kernel, block, _workers(bound, schedule.rows))
-        kernel.run(block, launch.workers)
+        workers, tiles = _workers(bound, schedule.rows, compiled.form)
+        launch = Launch(kernel, block, workers, tiles)
+        kernel.run(block, workers, tiles)
         del keep
     if given is not None and made[0][0] is not out:
         as_numpy(out, "out")[...] = as_numpy(made[0][0], "out")
@@ -92,8 +97,11 @@ def _whole_rows(view: arrays.View) -> bool:
     return view.shape[-1] < 2 or view.strides[-1] == arrays.ITEMSIZE[view.dtype]
 
 
-def _workers(bound: Bound, rows: int) -> int:
+def _workers(bound: Bound, rows: int, form: CpuForm) -> tuple[int, Tiles]:
+    """How many workers a call takes, and its parts of keys."""
     x = bound.inputs.extents
-    items = x["batch"] * x["heads"] * -(-x["q_len"] // rows)
+    own = form_rows(x["q_len"], x["group"], form.share)
+    tiles = x["batch"] * x["heads"] // (x["group"] if form.share else 1) * -(-own // rows)
+    found = Tiles(tiles, min(own, rows), parts(x["kv_len"])) if form.split else NO_PARTS
     work = x["batch"] * x["heads"] * x["q_len"] * x["kv_len"] * (x["d"] + x["e"])
-    return 1 if work < SMALL else items
+    return 1 if work < SMALL else tiles * max(found.parts, 1), found

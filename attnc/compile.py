@@ -21,6 +21,8 @@ from attnc.passes.plan_sweeps import Plan, plan_sweeps
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.runtime.cache import Cache
 from attnc.schedule.choose import choose
+from attnc.schedule.cpu_form import PLAIN, CpuForm
+from attnc.schedule.cpu_form import choose as choose_cpu_form
 from attnc.schedule.schedule import Schedule
 from attnc.schedule.target import Target, host
 from attnc.tile.lower import lower as lower_plan
@@ -43,7 +45,8 @@ class Problem:
 
     dtype: of q, k, v and the outputs. features: extents of the feature axes, d and e among them. operands: their dtypes.
     wide_outputs: how many of the last outputs are stored in the compute type (the lse). schedule: None lets attnc choose.
-    small: whether the kernel serves only calls with small lengths and integer scalars (`attnc.passes.narrow`).
+    small: whether the kernel serves only calls with small lengths and integer scalars (`attnc.passes.narrow`). form: of a CPU
+    kernel (`cpu_form` of the call).
     """
 
     dtype: str
@@ -53,6 +56,7 @@ class Problem:
     target: Target = field(default_factory=host)
     schedule: Schedule | None = None
     small: bool = False
+    form: CpuForm = PLAIN
 
     @property
     def compute(self) -> str:
@@ -62,7 +66,7 @@ class Problem:
     @property
     def chosen(self) -> Schedule:
         """The schedule that is given, or attnc's choice."""
-        return self.schedule or choose(self.target, ITEMSIZE[self.compute], self.features)
+        return self.schedule or choose(self.target, ITEMSIZE[self.compute], self.features, self.form.few)
 
     def types(self, block: Layout) -> Types:
         """The dtypes of a kernel with this argument block."""
@@ -82,6 +86,7 @@ class Compiled:
     schedule: Schedule | None = None
     source: str | None = None
     kernel: Kernel | None = None
+    form: CpuForm = PLAIN
 
 
 def compile(
@@ -107,10 +112,24 @@ def compile(
         return Compiled(graph, plan, program)
     block = layout(program)
     schedule = problem.chosen
-    source, scratch = emit(program, block, schedule, problem.types(block), problem.features, title(graph))
+    types = problem.types(block)
+    source, room = emit(program, block, schedule, types, problem.features, title(graph), problem.form)
     if stop_after == "source":
         return Compiled(graph, plan, program, schedule, source)
-    return Compiled(graph, plan, program, schedule, source, build(source, block, scratch, cache or Cache()))
+    return Compiled(graph, plan, program, schedule, source, build(source, block, room, cache or Cache()), problem.form)
+
+
+def cpu_form(
+    share: bool,
+    split: bool,
+    dtype: str,
+    features: Mapping[str, int],
+    extents: Mapping[str, int],
+    target: Target | None = None,
+) -> CpuForm:
+    """The form of the CPU kernel for a call; extents: q_len, kv_len, group. share, split: whether the program can be so."""
+    width = (target or host()).vector_bytes // (8 if dtype == "float64" else 4)
+    return choose_cpu_form(extents, width, max(features.values()), share, split)
 
 
 def cuda_source(

@@ -12,6 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from attnc.backends.cpu.kernel import Kernel
+    from attnc.backends.cpu.room import Tiles
     from attnc.call import Result
 
 LIMIT = 64  # shortcuts that a variant keeps
@@ -25,6 +26,7 @@ class Shortcut:
     kernel: Kernel
     block: bytes
     workers: int
+    tiles: Tiles
     inputs: tuple[tuple[int, int], ...]  # (word, 0 for q, 1 for k, 2 for v)
     outputs: tuple[tuple[int, tuple[int, ...], Any], ...]  # (word, shape, dtype)
 
@@ -40,7 +42,7 @@ class Shortcut:
             words[word] = out.__array_interface__["data"][0]
             made.append(out)
         words.release()
-        self.kernel.run(block, self.workers)
+        self.kernel.run(block, self.workers, self.tiles)
         return tuple(made)
 
 
@@ -73,4 +75,4 @@ def shortcut(result: Result) -> Shortcut | None:
                     return None
                 found.append((word, n))
     outputs = tuple((words[f"out{n}_p"], x.shape, x.dtype) for n, x in enumerate(result.outputs))
-    return Shortcut(launch.kernel, bytes(launch.block), launch.workers, tuple(found), outputs)
+    return Shortcut(launch.kernel, bytes(launch.block), launch.workers, launch.tiles, tuple(found), outputs)

@@ -56,10 +56,10 @@ def changed(
     problem = Problem(bound.dtype, bound.features, dtypes, small=is_small(block, bound.inputs))
     schedule = choose(problem.target, ITEMSIZE[problem.compute], problem.features)
     title = f"{graph.name}, changed by {change.__name__}"
-    source, scratch = emit(program, block, schedule, problem.types(block), problem.features, title)
-    kernel = build(source, block, scratch, Cache())
+    source, room = emit(program, block, schedule, problem.types(block), problem.features, title)
+    kernel = build(source, block, room, Cache())
     compiled = Compiled(graph, program=program, schedule=schedule, source=source, kernel=kernel)
-    return Changed(Prepared(graph, program, block, False), compiled, bound)
+    return Changed(Prepared(graph, program, block, False, False, False), compiled, bound)
 
 
 def counting(program: Program) -> Program:

@@ -14,6 +14,13 @@ def shares(program: Program) -> bool:
     return not any("h" in x.axes for x in _common(program) if x.op != "role")
 
 
+def by_head(program: Program) -> bool:
+    """Whether queries are projected by a matrix of their own for each head."""
+    return any(
+        isinstance(s, Load) and s.graph.op == "project" and "h" in s.graph.operands[1].axes for s in program.steps
+    )
+
+
 def _common(program: Program) -> Iterable[Node]:
     for keys in program.sweeps:
         yield from _questions(keys)

@@ -131,7 +131,8 @@ def test_one_kernel_for_every_length(lk: int) -> None:
     for lq in (1, 17, 63, 64, 65, lk):
         report = local.verify(*qkv(lq, lk), return_lse=True)
         assert report.ok and max(report.bounds) < 1e-4, f"{lq} x {lk}: {report}"
-    assert len(local._compiled) == 1
+    kernels = list(local._compiled.values())
+    assert len(kernels) == len({x.form for x in kernels}) <= 2  # one more for few queries
 
 
 @pytest.mark.parametrize("variant", FORMULAS, ids=lambda f: f.__name__)

@@ -18,7 +18,7 @@ DEAR = 8
 
 def columns(ctx: Context, graphs: Iterable[Node]) -> dict[Node, str]:
     """Prints the loop over the keys of the tile j0 .. j0 + nj - 1; for each node computed there the text that reads it."""
-    found = [x for x in _outermost(graphs) if _work(x) >= WORTH_A_COLUMN]
+    found = [x for x in _outermost(ctx, graphs) if _work(x) >= WORTH_A_COLUMN]
     texts: dict[Node, str] = {}
     if not found:
         return texts
@@ -38,7 +38,7 @@ def columns(ctx: Context, graphs: Iterable[Node]) -> dict[Node, str]:
     return texts
 
 
-def _outermost(graphs: Iterable[Node]) -> list[Node]:
+def _outermost(ctx: Context, graphs: Iterable[Node]) -> list[Node]:
     """The largest parts of the graphs that depend on the key alone, and on nothing that this tile has computed."""
     found: dict[Node, None] = {}
     stack, seen = list(graphs), set[Node]()
@@ -47,7 +47,7 @@ def _outermost(graphs: Iterable[Node]) -> list[Node]:
         if x in seen:
             continue
         seen.add(x)
-        if x.axes <= {"b", "h", "j"} and "j" in x.axes and all(map(_plain, topological([x]))):
+        if x.axes <= {"b", "h", "j"} and "j" in x.axes and not ctx.by_row(x) and all(map(_plain, topological([x]))):
             found[x] = None
         else:
             stack += x.operands

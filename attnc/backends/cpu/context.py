@@ -12,6 +12,7 @@ from attnc.backends.spelling import Names, Scope
 from attnc.ir.graph import Node
 from attnc.passes.narrow import Narrow
 from attnc.runtime.arrays import ITEMSIZE
+from attnc.schedule.cpu_form import PLAIN, CpuForm
 from attnc.schedule.schedule import Schedule
 from attnc.tile.program import Program
 
@@ -41,11 +42,12 @@ class Types:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Key features in memory: address of the tile's first key, bytes from key to key, and whether rows are padded."""
+    """Key features in memory: address of the tile's first key, bytes from key to key, whether rows are padded, dtype."""
 
     base: str
     pitch: str
     padded: bool
+    stored: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Context:
     types: Types
     features: Mapping[str, int]
     top: Printer
+    form: CpuForm = PLAIN
     names: Names = field(default_factory=Names)
     used: set[str] = field(default_factory=set)
     scratch: int = 0
@@ -96,6 +99,11 @@ class Context:
     searches: dict[tuple[str, int], Search] = field(default_factory=dict)
     paired: frozenset[str] = frozenset()  # loads of vectors whose features stay pairs of bfloat16
     reach: dict[Node, frozenset[str]] = field(default_factory=dict)
+    of_rows: dict[Node, bool] = field(default_factory=dict)
+    direct: set[str] = field(
+        default_factory=set
+    )  # key features that only products for few queries read, as they are stored
+    row_major: dict[str, str] = field(default_factory=dict)  # where those products keep queries and accumulators
 
     def __post_init__(self) -> None:
         self.ranges = ranges(self.program, self.types.small, self.features, self.types.tables)
@@ -121,6 +129,14 @@ class Context:
             own = [x["name"]] if x.op == "value" and not x.axes else []
             self.reach[x] = frozenset(own).union(*(self.corners(operand) for operand in x.operands))
         return self.reach[x]
+
+    def by_row(self, x: Node) -> bool:
+        """Whether x differs between the rows of a tile: by their queries, and where heads share a tile by their heads."""
+        if "i" in x.axes or not self.form.share or "h" not in x.axes or x.op == "value":
+            return "i" in x.axes
+        if x not in self.of_rows:
+            self.of_rows[x] = x.op == "index" or any(map(self.by_row, x.operands))
+        return self.of_rows[x]
 
     def word(self, name: str) -> str:
         """The variable that holds an integer of the argument block."""
@@ -196,7 +212,7 @@ class Context:
         """Scratch for feature vectors of the keys, rows padded to whole vectors."""
         pitch = self.padded(feature)
         base = self.allocate(name, self.schedule.keys * pitch)
-        return Vectors(base, str(pitch), True)
+        return Vectors(base, str(pitch), True, self.types.compute)
 
     def offset(self, kind: str) -> str:
         """Byte offset of lane block x in a row of numbers of this kind."""

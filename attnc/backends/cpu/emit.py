@@ -5,17 +5,21 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
 from attnc.backends.arguments import Layout
-from attnc.backends.cpu import extremes
+from attnc.backends.cpu import extremes, items, parts
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.bf16 import paired
 from attnc.backends.cpu.context import Context, Types
+from attnc.backends.cpu.room import Room
 from attnc.backends.cpu.sweep import sweep
 from attnc.backends.printer import Printer
-from attnc.backends.spelling import Scope
 from attnc.ir.text import expression
+from attnc.schedule.cpu_form import PLAIN, CpuForm
 from attnc.schedule.schedule import Schedule
+from attnc.tile.merge import split
 from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Program, RowMap, Store
 
 ELEMENTWISE = (
@@ -23,6 +27,7 @@ ELEMENTWISE = (
     "maximum_fast minimum mod mod_short mul ne neg not_ or_ pow resize rsqrt saturate shl shr sigmoid sign sin sqrt sub tanh weight where xor"
 )
 MEMORY = "fetch_add gather iota load load_as load_first reduce_max reduce_min reduce_sum splat storage store store_as store_first"
+FEW = "few_add few_add_masked few_dot few_scale few_scale_masked"
 GEMM = "all_finite gemm_add gemm_add_masked gemm_pairs gemm_scale gemm_scale_masked gemm_zero"
 REARRANGE = "fill pack_rows unpack_rows widen"
 BOXES = "box_last"
@@ -31,7 +36,7 @@ SUMMARY = (
     "summarise_float summarise_int"
 )
 IMPORTS = {
-    "boxes": BOXES, "elementwise": ELEMENTWISE, "memory": MEMORY, "microkernel": GEMM, "rearrange": REARRANGE,
+    "boxes": BOXES, "elementwise": ELEMENTWISE, "few": FEW, "memory": MEMORY, "microkernel": GEMM, "rearrange": REARRANGE,
     "summary": SUMMARY, "vector": "vec",
 }  # fmt: skip
 FIXED = (
@@ -42,14 +47,23 @@ FIXED = (
 
 
 def emit(
-    program: Program, block: Layout, schedule: Schedule, types: Types, features: Mapping[str, int], title: str
-) -> tuple[str, int]:
-    """Source of the kernel module, and the bytes of scratch that each worker needs."""
+    program: Program,
+    block: Layout,
+    schedule: Schedule,
+    types: Types,
+    features: Mapping[str, int],
+    title: str,
+    form: CpuForm = PLAIN,
+) -> tuple[str, Room]:
+    """Source of the kernel module, and the memory that a call of it needs."""
     top, body = Printer(), Printer()
-    ctx = Context(program, block, schedule, types, features, top, paired=paired(program, schedule, types, features))
+    pairs = frozenset() if form.share or form.few else paired(program, schedule, types, features)
+    ctx = Context(program, block, schedule, types, features, top, form, paired=pairs)
     ctx.names.used |= set(" ".join((FIXED, *IMPORTS.values())).split()) | set(keyword.kwlist)
+    if form != PLAIN:
+        ctx.names.used |= set(parts.NAMES.split())
     ctx.out = body
-    _kernel(ctx)
+    room = _kernel(ctx)
     summaries = extremes.summarise(ctx)
     code = Printer()
     with code.block("def kernel(args, worker):"):
@@ -60,7 +74,7 @@ def emit(
         for text in (*top.lines(), *summaries.lines(), *body.lines()):
             code.line(text)
     source = "\n\n\n".join((_header(ctx, title, str(code)), str(code)))
-    return source, ctx.scratch
+    return source, replace(room, worker=ctx.scratch)
 
 
 def _header(ctx: Context, title: str, code: str) -> str:
@@ -90,38 +104,35 @@ def _header(ctx: Context, title: str, code: str) -> str:
     return str(out).rstrip("\n")
 
 
-def _kernel(ctx: Context) -> None:
-    """The queue of work items: the tiles of a head one after the other, the last (under a causal mask heaviest) first."""
-    rows, width = ctx.schedule.rows, ctx.schedule.width
-    length, heads = ctx.word("q_len"), ctx.word("heads")
-    out = ctx.out
-    out.line(f"tiles = ({length} + {rows - 1}) // {rows}")
-    out.line(f"items = {ctx.word('batch')} * {heads} * tiles")
-    with out.block("while True:"):
-        out.line("item = fetch_add(args, 1)")
-        with out.block("if item >= items:"):
-            out.line("break")
-        out.line("tile = tiles - 1 - item % tiles")
-        out.line(f"b, h = item // tiles // {heads}, item // tiles % {heads}")
-        out.line(f"i0 = tile * {rows}")
-        out.line(f"ni = min({rows}, {length} - i0)")
-        out.line("i1 = i0 + ni - 1")
-        out.line(f"nx = (ni + {width - 1}) // {width}")
-        ctx.item = Scope(out.place(), lambda x: x.axes <= {"b", "h"} and ctx.corners(x) <= {"i0", "i1"})
-        if _careful(ctx.program):
-            with out.block("for careful in range(2):"):
-                _steps(ctx)
-                out.line("break")
-        else:
-            _steps(ctx)
+def _kernel(ctx: Context) -> Room:
+    """Work items from the queue; the room for parts of keys."""
+    halves = split(ctx.program) if ctx.form.split else None
+    if halves is None:
+        with items.items(ctx):
+            _run(ctx, ctx.program)
+        return Room(0)
+    parts.begin(ctx)
+    with items.items(ctx):
+        parts.emit(ctx, partial(_run, ctx), *halves)
+    return parts.room(ctx, halves[0].sweeps[0].states)
+
+
+def _run(ctx: Context, program: Program) -> None:
+    """The steps of a program, again with care where they ask for it."""
+    if not _careful(program):
+        _steps(ctx, program)
+        return
+    with ctx.out.block("for careful in range(2):"):
+        _steps(ctx, program)
+        ctx.out.line("break")
 
 
 def _careful(program: Program) -> bool:
     return any(isinstance(s, DotAcc) and s.skip_zero for s in program.statements())
 
 
-def _steps(ctx: Context) -> None:
-    for step in ctx.program.steps:
+def _steps(ctx: Context, program: Program) -> None:
+    for step in program.steps:
         match step:
             case Load():
                 row_side.load(ctx, step)

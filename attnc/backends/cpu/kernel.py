@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from attnc.backends.arguments import Layout
 from attnc.backends.cpu import machine, threads
+from attnc.backends.cpu.room import NO_PARTS, Room, Tiles
 from attnc.runtime.cache import Cache, Entry
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ INTRINSICS = (
     "elementwise",
     "integers",
     "microkernel",
+    "few",
     "rearrange",
     "boxes",
     "summary",
@@ -42,29 +44,33 @@ ALIGN = 64
 
 @dataclass(slots=True)
 class Kernel:
-    """`layout`: of its argument block; `scratch`: bytes per worker; `seconds`: of compilation, 0 from the cache."""
+    """`layout`: of its argument block; `room`: memory that calls need; `seconds`: of compilation, 0 from the cache."""
 
     source: str
     path: Path | None
     layout: Layout
-    scratch: int
+    room: Room
     loaded: machine.Loaded
     seconds: float
     local: threading.local = field(default_factory=threading.local)
 
-    def run(self, block: bytearray, workers: int) -> None:
+    def run(self, block: bytearray, workers: int, tiles: Tiles = NO_PARTS) -> None:
         """Call the kernel on a block whose first three words are free for counter and scratch.
 
-        In `workers` threads, or as many as there may be now: a repeated call knows the number of another time.
+        In `workers` threads, or as many as there may be now: a repeated call knows the number of another time. tiles: of a
+        kernel whose work items are parts of the keys.
         """
         workers = min(workers, threads.get_num_threads())
-        size = workers * self.scratch + ALIGN
+        common = -(-tiles.bytes(self.room) // ALIGN) * ALIGN
+        size = common + workers * self.room.worker + ALIGN
         memory = getattr(self.local, "memory", None)
         if memory is None or len(memory) < size:
             memory = self.local.memory = (ctypes.c_char * size)()
-        start = -(-ctypes.addressof(memory) // ALIGN) * ALIGN
+        start = -(-ctypes.addressof(memory) // ALIGN) * ALIGN + common
+        if tiles.tiles:
+            ctypes.memset(start - tiles.counters, 0, tiles.counters)
         words = (ctypes.c_int64 * (len(block) // 8)).from_buffer(block)
-        words[0], words[1], words[2] = 0, start, self.scratch
+        words[0], words[1], words[2] = 0, start, self.room.worker
         if self.layout.searches:  # summaries of the tables
             threads.KERNEL(self.loaded.address)(ctypes.addressof(words), -1)
         threads.run(self.loaded.address, ctypes.addressof(words), workers)
@@ -80,7 +86,7 @@ def intrinsics() -> str:
     return digest.hexdigest()
 
 
-def build(source: str, layout: Layout, scratch: int, cache: Cache) -> Kernel:
+def build(source: str, layout: Layout, room: Room, cache: Cache) -> Kernel:
     """The kernel of an emitted module: machine code from the cache, or compiled now and stored there."""
     key = cache.key([source, intrinsics(), machine.host()])
     entry, seconds = cache.get(key), 0.0
@@ -89,9 +95,9 @@ def build(source: str, layout: Layout, scratch: int, cache: Cache) -> Kernel:
         start = time.perf_counter()
         code = machine.compile_object(source, str(cache.path / f"{key}.py"), ENTRY, functools.partial(_pieces, cache))
         seconds = time.perf_counter() - start
-        entry = cache.put(key, source, code, {"backend": "cpu", "seconds": round(seconds, 3), "scratch": scratch})
+        entry = cache.put(key, source, code, {"backend": "cpu", "seconds": round(seconds, 3), "scratch": room.worker})
         loaded = machine.load_object(code, ENTRY)
-    return Kernel(source, entry.path, layout, scratch, loaded, seconds)
+    return Kernel(source, entry.path, layout, room, loaded, seconds)
 
 
 def _pieces(cache: Cache, family: Sequence[Piece]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from attnc.backends.cpu import few_rows, items
 from attnc.backends.cpu.context import LANES, Context, Span, Vectors
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.rows import anything, matrix_place, neutral, no_features
@@ -19,7 +20,7 @@ def role_start(ctx: Context, role: str) -> str:
     name = f"{role}_head"
     if name not in ctx.item.names.values():
         ctx.item.names[node("role", name=role)] = name
-        head = f"h // {ctx.word('group')} * {ctx.word(f'{role}_h')}"
+        head = f"{items.kv_head(ctx)} * {ctx.word(f'{role}_h')}"
         ctx.item.out.line(f"{name} = {ctx.word(f'{role}_p')} + b * {ctx.word(f'{role}_b')} + {head}")
     return name
 
@@ -30,8 +31,8 @@ def load(ctx: Context, s: Load) -> None:
         step = ctx.word(f"{s.graph['name']}_l")
         base = ctx.names.fresh(s.name)
         ctx.out.line(f"{base} = {role_start(ctx, s.graph['name'])} + j0 * {step}")
-        source = Vectors(base, step, False)
-        if ctx.types.roles == ctx.types.compute or s.name in ctx.paired:
+        source = Vectors(base, step, False, ctx.types.roles)
+        if ctx.types.roles == ctx.types.compute or s.name in ctx.direct | ctx.paired:
             ctx.vectors[s.name] = source
             return
         target = ctx.key_features(s.name + "_wide", s.feature)
@@ -97,6 +98,9 @@ def reduce(ctx: Context, s: FeatureReduce) -> None:
 
 def dot(ctx: Context, s: Dot, vectors: Span, keys: Span) -> None:
     """Scores of these queries and keys: S^T = K Q^T."""
+    if ctx.form.few:
+        few_rows.dot(ctx, s)
+        return
     k = ctx.vectors[s.keys]
     pairs = s.keys in ctx.paired
     name, n = ("gemm_pairs", ctx.features[s.feature] // 2) if pairs else ("gemm_zero", ctx.features[s.feature])
@@ -107,6 +111,9 @@ def dot(ctx: Context, s: Dot, vectors: Span, keys: Span) -> None:
 
 def dot_acc(ctx: Context, s: DotAcc, vectors: Span, keys: Span) -> None:
     """Accumulation over these keys for these queries: acc^T = alpha acc^T + V^T P^T."""
+    if ctx.form.few:
+        few_rows.dot_acc(ctx, s)
+        return
     values = ctx.vectors[s.values]
     first, weights = keys.place(values.base, values.pitch), keys.place(ctx.places[s.weights], ctx.pitch)
     name = "gemm_add" if s.scale is None else "gemm_scale"

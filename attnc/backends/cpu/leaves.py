@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from attnc.backends import extremes
+from attnc.backends.cpu import items
 from attnc.backends.cpu.context import LANES, SCALARS, Context
 from attnc.backends.leaves import RULES, literal, vector_axes
 from attnc.backends.spelling import Scope, Speller
@@ -25,13 +26,13 @@ def cast(x: Node, operand: str) -> str:
     return f"cast_int({operand})" if x.dtype == "int" else f"ne({operand}, 0)"
 
 
-def split(x: Node) -> tuple[Node | None, Node]:
-    """A conjunction or disjunction as what the key alone decides, if anything, and the rest, which varies over i."""
+def split(x: Node, by_row: Callable[[Node], bool]) -> tuple[Node | None, Node]:
+    """A conjunction or disjunction as what the key alone decides, if anything, and the rest, which varies over the rows."""
     parts = [x]
     while any(y.op == x.op for y in parts):
         parts = [z for y in parts for z in (y.operands if y.op == x.op else (y,))]
-    keys = [y for y in parts if "i" not in y.axes]
-    rest = [y for y in parts if "i" in y.axes]
+    keys = [y for y in parts if not by_row(y)]
+    rest = [y for y in parts if by_row(y)]
     joined = [functools.reduce(functools.partial(node, x.op), side) if side else None for side in (keys, rest)]
     assert joined[1] is not None
     return joined[0], joined[1]
@@ -60,7 +61,7 @@ class Spelling(Speller):
         if x in self.columns:
             return self._column(x)
         if x.op in ("and", "or") and self.lanes == "queries" and {"i", "j"} <= x.axes and x not in self.scope(x).names:
-            keys, rest = split(x)
+            keys, rest = split(x, self.ctx.by_row)
             if keys and work(rest) >= WORTH_A_BRANCH:
                 return self._decided(x, keys, rest)
         return super().spell(x, user)
@@ -154,7 +155,7 @@ class Spelling(Speller):
         """Whether the text of x is a SIMD value."""
         if self.lanes == "features":
             return bool(feature_axes(x))
-        return bool(x.axes & LANE_AXES[self.lanes])
+        return self.ctx.by_row(x) if self.lanes == "queries" else bool(x.axes & LANE_AXES[self.lanes])
 
     def _leaf(self, x: Node, scope: Scope, operands: list[str]) -> str:
         ctx = self.ctx
@@ -182,10 +183,13 @@ class Spelling(Speller):
         if not self.is_vector(x):
             assert name != "i", f"query indices among {self.lanes}"
             return name
-        width, last = self.ctx.schedule.width, self.ctx.schedule.keys - 1
-        text = f"iota({LANES[self.kind(x)]}, {name}0 + x * {width})"
+        kind, width, last = LANES[self.kind(x)], self.ctx.schedule.width, self.ctx.schedule.keys - 1
+        if self.ctx.form.share and name != "j":
+            text = f"load(I, {items.index(self.ctx, name)} + x * {width * 8})"
+            return self.name(x, f"resize(J, {text})" if kind == "J" else text, scope, name)
+        text = f"iota({kind}, {name}0 + x * {width})"
         if self.lanes == "diagonals":  # along the tile's last key to its first query, then along the queries
-            numbers = f"iota({LANES[self.kind(x)]}, x * {width} - {last})"
+            numbers = f"iota({kind}, x * {width} - {last})"
             text = f"add(maximum({numbers}, 0), i0)" if name == "i" else f"sub(j0, minimum({numbers}, 0))"
         if name == "j":  # the lanes after the last key read what it reads
             text = f"minimum({text}, j0 + nj - 1)"

@@ -131,8 +131,8 @@ def _load_rule(result: Any, form: tuple[Any, int, str], signature: Any, count: b
         address = convert(builder, args[1], sig.args[1], types.int64, None)
         pointer = typed_pointer(builder, address, memory)
         if count:
-            first = _first_lanes(builder, convert(builder, args[2], sig.args[2], types.int64, None), width)
-            raw = _masked_load(builder, pointer, first, memory, form[1])
+            first = first_lanes(builder, convert(builder, args[2], sig.args[2], types.int64, None), width)
+            raw = masked_load(builder, pointer, first, memory, form[1])
         else:
             raw = builder.load(pointer, align=form[1])
         return decode(builder, raw, form, element(result), width)
@@ -148,7 +148,7 @@ def _store_rule(value: Any, form: tuple[Any, int, str], signature: Any, count: b
         address = convert(builder, args[0], sig.args[0], types.int64, None)
         pointer = typed_pointer(builder, address, raw.type)
         if count:
-            first = _first_lanes(builder, convert(builder, args[2], sig.args[2], types.int64, None), lanes.width)
+            first = first_lanes(builder, convert(builder, args[2], sig.args[2], types.int64, None), lanes.width)
             _masked_store(builder, raw, pointer, first, form[1])
         else:
             builder.store(raw, pointer, align=form[1])
@@ -157,7 +157,7 @@ def _store_rule(value: Any, form: tuple[Any, int, str], signature: Any, count: b
     return types.void(*signature), codegen
 
 
-def _first_lanes(builder: Any, n: Any, width: int | None) -> Any:
+def first_lanes(builder: Any, n: Any, width: int | None) -> Any:
     """The mask of lanes 0..n-1."""
     if width is None:
         raise errors.TypingError("a masked load or store needs a SIMD value")
@@ -165,7 +165,7 @@ def _first_lanes(builder: Any, n: Any, width: int | None) -> Any:
     return builder.icmp_signed("<", ir.Constant(lanes.type, list(range(width))), lanes.splat(n))
 
 
-def _masked_load(builder: Any, pointer: Any, mask: Any, memory: Any, align: int) -> Any:
+def masked_load(builder: Any, pointer: Any, mask: Any, memory: Any, align: int) -> Any:
     name = f"llvm.masked.load.v{memory.count}{_short(memory.element)}.p0"
     zero = ir.Constant(memory, None)
     return Lanes(builder, types.float32, None).function(name, memory, [pointer, ir.Constant(I32, align), mask, zero])

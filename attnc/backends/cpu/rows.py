@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from attnc.backends.cpu import few_rows, items
 from attnc.backends.cpu.context import LANES, VECTORS, Context, Span
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.leaves import number
@@ -33,14 +34,10 @@ def load(ctx: Context, s: Load) -> None:
     target = ctx.row_features(s.name, s.feature)
     n = ctx.features[s.feature]
     if s.graph.op == "role":
-        step, stored = ctx.word("q_l"), ctx.types.roles
+        stored = ctx.types.roles
         if s.name in ctx.paired:  # pairs move as if they were numbers of 32 bits
             stored, n = "float32", n // 2
-        source = ctx.names.fresh("q_rows")
-        start = f"{ctx.word('q_p')} + b * {ctx.word('q_b')} + h * {ctx.word('q_h')} + i0 * {step}"
-        ctx.out.line(f"{source} = {start}")
-        count = f"nx * {ctx.schedule.width}"
-        ctx.out.line(f"pack_rows(T, {target}, {ctx.pitch}, {source}, {step}, AS_{stored}, ni, {count}, {n})")
+        items.load(ctx, target, stored, n)
     elif s.graph.op == "project":
         vector, matrix = s.graph.operands
         address, row = matrix_place(ctx, matrix)
@@ -120,6 +117,9 @@ def neutral(how: str, kind: str) -> str:
 
 def state(ctx: Context, s: State) -> None:
     """The initial value of a state."""
+    if s.feature is not None and ctx.form.few:
+        few_rows.state(ctx, s.name, s.feature)
+        return
     if s.feature is not None:
         place = ctx.row_features(s.name, s.feature)
         ctx.out.line(f"fill(F, {place}, {ctx.features[s.feature]}, {ctx.pitch}, nx, {ctx.schedule.width * ctx.size})")
@@ -131,20 +131,40 @@ def state(ctx: Context, s: State) -> None:
 
 def store(ctx: Context, s: Store) -> None:
     """An output."""
-    stored = ctx.types.outputs[s.index]
-    word = f"out{s.index}_"
+    stored, word = ctx.types.outputs[s.index], f"out{s.index}_"
     base = ctx.names.fresh(f"out{s.index}")
     step = ctx.word(word + "l")
-    start = f"{ctx.word(word + 'p')} + b * {ctx.word(word + 'b')} + h * {ctx.word(word + 'h')} + i0 * {step}"
-    ctx.out.line(f"{base} = {start}")
+    if not ctx.form.share:
+        ctx.out.line(f"{base} = {items.begin_of(ctx, word)[0]}")
     if s.feature is None:
-        with lanes(ctx):
-            width = ctx.schedule.width
-            text = _spelling(ctx, s.graph).vector(s.graph)
-            place = f"{base} + x * {width * ITEMSIZE[stored]}"
-            ctx.out.line(f"store_first({place}, {text}, minimum(ni - x * {width}, {width}), AS_{stored})")
+        _store_numbers(ctx, s, base, stored)
         return
     n = ctx.features[s.feature]
     out = ctx.row_features(f"out{s.index}_rows", s.feature)
     _store_features(ctx, s.graph, out, n)
-    ctx.out.line(f"unpack_rows(T, {base}, {step}, AS_{stored}, {out}, {ctx.pitch}, ni, {n})")
+    if not ctx.form.share:
+        ctx.out.line(f"unpack_rows(T, {base}, {step}, AS_{stored}, {out}, {ctx.pitch}, ni, {n})")
+        return
+    with items.runs(ctx):
+        start, step = items.begin_of(ctx, word)
+        ctx.out.line(f"{base} = {start}")
+        ctx.out.line(f"unpack_rows(T, {base}, {step}, AS_{stored}, {out} + run * {ctx.size}, {ctx.pitch}, count, {n})")
+
+
+def _store_numbers(ctx: Context, s: Store, base: str, stored: str) -> None:
+    """An output of one number per row."""
+    width, word = ctx.schedule.width, f"out{s.index}_"
+    if not ctx.form.share:
+        with lanes(ctx):
+            text = _spelling(ctx, s.graph).vector(s.graph)
+            place = f"{base} + x * {width * ITEMSIZE[stored]}"
+            ctx.out.line(f"store_first({place}, {text}, minimum(ni - x * {width}, {width}), AS_{stored})")
+        return
+    row = ctx.row(f"out{s.index}_row")
+    with lanes(ctx):
+        ctx.out.line(f"store({row} + o, {_spelling(ctx, s.graph).vector(s.graph)})")
+    with items.runs(ctx):
+        start, step = items.begin_of(ctx, word)
+        ctx.out.line(f"{base} = {start}")
+        with ctx.out.block("for r in range(count):"):
+            ctx.out.line(f"store_as({base} + r * {step}, load(T, {row} + (run + r) * {ctx.size}), AS_{stored})")

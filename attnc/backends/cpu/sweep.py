@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from attnc.backends import classes
+from attnc.backends.cpu import few_rows, items
 from attnc.backends.cpu import keys as key_side
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.columns import columns
@@ -16,6 +17,7 @@ from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.pairs import Pairs
 from attnc.ir.graph import substitute
 from attnc.passes.bound import Ends, corner
+from attnc.schedule.cpu_form import PLAIN
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, RowMap, SetRow, Statement
 
 
@@ -24,6 +26,8 @@ def sweep(ctx: Context, keys: Keys) -> None:
     ctx.out.line(f"# sweep {keys.number} over the keys")
     for s in keys.states:
         row_side.state(ctx, s)
+    if ctx.form.few:
+        few_rows.queries(ctx, keys)
     if keys.run is not None or keys.possible.op == "const":
         if keys.run is not None or keys.possible["value"]:
             _run(ctx, keys)
@@ -31,17 +35,31 @@ def sweep(ctx: Context, keys: Keys) -> None:
         _spans(ctx, keys)
     products = {s.accumulator: s for s in (*keys.full, *keys.partial) if isinstance(s, DotAcc) and s.skip_zero}
     if products:
-        finite = [
-            f"all_finite(F, {ctx.places[s.accumulator]}, {ctx.features[s.feature]}, {ctx.pitch}, nx * {ctx.schedule.width})"
-            for s in products.values()
-        ]
+        finite = [_finite(ctx, s) for s in products.values()]
         with ctx.out.block(f"if careful == 0 and not ({' and '.join(finite)}):"):
             ctx.out.line("continue  # again, with weights of 0 kept from NaN and infinite values")
+    if ctx.form.few and not ctx.form.split:
+        few_rows.transpose(ctx, keys.states)
+
+
+def _finite(ctx: Context, s: DotAcc) -> str:
+    if ctx.form.few:
+        return few_rows.finite(ctx, s)
+    return (
+        f"all_finite(F, {ctx.places[s.accumulator]}, {ctx.features[s.feature]}, {ctx.pitch}, nx * {ctx.schedule.width})"
+    )
+
+
+def ends(ctx: Context, keys: Keys) -> tuple[str, str]:
+    """Where the tiles of a sweep, or of this part of it, begin, and the number of keys behind the last."""
+    if ctx.form.split:
+        return "first", "last"
+    return classes.ends(ctx, keys.run or keys.hull, partial(Spelling, ctx))
 
 
 def _run(ctx: Context, keys: Keys) -> None:
     """All tiles, or those of a run of keys: none of them is empty."""
-    start, stop = classes.ends(ctx, keys.run, partial(Spelling, ctx))
+    start, stop = ends(ctx, keys)
     with ctx.out.block(f"for j0 in range({start}, {stop}, {ctx.schedule.keys}):"):
         ctx.out.line(f"nj = min({ctx.schedule.keys}, {stop} - j0)")
         if keys.full and keys.partial:
@@ -54,7 +72,7 @@ def _spans(ctx: Context, keys: Keys) -> None:
     """Coarse to fine: a block of tiles is skipped where it is empty, run where it is full, else looked at in parts."""
     out, size = ctx.out, ctx.schedule.keys
     classes.widest(ctx, size)
-    start, stop = classes.ends(ctx, keys.hull, partial(Spelling, ctx))
+    start, stop = ends(ctx, keys)
     out.line(f"j0, span = {start}, widest")
     with out.block(f"while j0 < {stop}:"):
         out.line(f"end = min(j0 + span, {stop})")
@@ -86,6 +104,7 @@ def _bodies(ctx: Context, keys: Keys) -> None:
 def _body(ctx: Context, statements: Sequence[Statement], ends: Ends | None) -> None:
     """One class of tile: what concerns the keys alone, then scores, lanes and products, with `ends` block by block."""
     ctx.begin_body()
+    ctx.direct = few_rows.direct(statements) if ctx.form.few else set()
     dots: list[Dot] = []
     lanes: list[Statement] = []
     products: list[DotAcc] = []
@@ -102,7 +121,9 @@ def _body(ctx: Context, statements: Sequence[Statement], ends: Ends | None) -> N
             case Map() | Reduce() | RowMap() | SetRow() | FeatureReduce():
                 lanes.append(s)
     pairs = [s.graph for s in lanes if isinstance(s, Map | Reduce)]
-    known = columns(ctx, pairs) | diagonals(ctx, pairs)
+    known = columns(ctx, pairs)
+    if ctx.form == PLAIN:
+        known |= diagonals(ctx, pairs)
     kept = {s.scale for s in products if s.scale is not None}
     with _blocks(ctx, ends) as (vectors, keys):
         for dot in dots:
@@ -124,8 +145,7 @@ def _blocks(ctx: Context, ends: Ends | None) -> Iterator[tuple[Span, Span]]:
         return
     with out.block(f"for x0 in range(0, nx, {cols}):  # {cols * width} queries, and the keys that they need"):
         out.line(f"x1 = min(x0 + {cols}, nx)")
-        out.line(f"ia = i0 + x0 * {width}")
-        out.line(f"ib = min(ia + {cols * width - 1}, i1)")
+        items.first_and_last(ctx)
         spelling = Spelling(ctx, [ctx.item, classes.scope_of(ctx, {"ia", "ib"})])
         first, last = substitute(ends, {corner("i0"): corner("ia"), corner("i1"): corner("ib")})
         spelling.expect((first, last))

@@ -1,0 +1,67 @@
+"""Forms of CPU kernels for few queries: when they take a call, and where keys are split. Pure functions of a call's lengths.
+
+Batch, heads and threads do not matter: a sequence has the same bits in any batch and with any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+QUERIES = 16  # of a short call, at most
+SHORTEST = 64  # keys up to which every call takes the plain kernel: there is too little to win
+LEAST = 512  # keys of a part, at least: its states are a few bytes in a hundred of its keys and values
+PARTS = 32  # of a call, at most
+VECTORS = 64  # of features that products for few queries spell out, at most
+
+
+@dataclass(frozen=True, slots=True)
+class CpuForm:
+    """What a work item is. share: rows of its tile are (query, head of a group), else the queries of a head.
+
+    split: a part of the keys, whose states the worker that ends the last part merges. few: products with features in the lanes,
+    for at most half a vector of rows.
+    """
+
+    share: bool = False
+    split: bool = False
+    few: bool = False
+
+
+PLAIN = CpuForm()
+
+
+def choose(extents: Mapping[str, int], width: int, features: int, share: bool, split: bool) -> CpuForm:
+    """The form for a call. extents: q_len, kv_len, group. width: lanes of a vector. features: of the longest feature axis.
+
+    share, split: whether the program can be compiled so.
+    """
+    q_len, group = extents["q_len"], extents["group"]
+    if q_len > QUERIES or extents["kv_len"] <= SHORTEST:
+        return PLAIN
+    share = share and group > 1
+    few = rows(q_len, group, share) <= most(width) and features <= VECTORS * width
+    return CpuForm(share, split, few)
+
+
+def most(width: int) -> int:
+    """Rows that products for few queries take, at most."""
+    return max(width // 2, 2)
+
+
+def rows(q_len: int, group: int, share: bool) -> int:
+    """Rows of all tiles that a head, or a group of heads, has."""
+    return q_len * group if share else q_len
+
+
+def part(kv_len: int) -> int:
+    """Keys of a part: LEAST times a power of two, so that there are at most PARTS."""
+    length = LEAST
+    while length * PARTS < kv_len:
+        length *= 2
+    return length
+
+
+def parts(kv_len: int) -> int:
+    """How many parts; one where there are no keys."""
+    return max(1, -(-kv_len // part(kv_len)))
