@@ -45,7 +45,7 @@ _HOME = {
     **dict.fromkeys(_FUNCTIONS, "attnc.dsl.functions"),
     "attention": "attnc.variant", "Attention": "attnc.variant", "from_flex": "attnc.flex",
     "Tensor": "attnc.dsl.signature", "Const": "attnc.dsl.signature",
-    "AttncError": "attnc.errors", "load": "attnc.aot.load", "MultiHead": "attnc.multihead",
+    "AttncError": "attnc.errors", "merge": "attnc.combine", "load": "attnc.aot.load", "MultiHead": "attnc.multihead",
     "set_num_threads": "attnc.backends.cpu.threads", "get_num_threads": "attnc.backends.cpu.threads",
 }  # fmt: skip
 _MODULES = ("variants",)

@@ -7,70 +7,34 @@ still computes. Then sum_j body = sum_t exp(d_t) u_t * (sum_j exp(e_t) k_t): the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from attnc.ir.graph import Node, const, node, topological
-from attnc.ir.text import BRIEF, expression
+from attnc.ir.graph import Node, const, node, rebuild, substitute
 from attnc.passes.canonicalise import is_const, simplify
 from attnc.passes.expand import feature_axes
-
-MAX_TERMS = 4
-Unknown = frozenset[Node]
-
-
-class Inseparable(Exception):
-    """Why a reduction needs a further sweep: a code (CANCEL, CROSS, MONO, NONHOM, RANK, THRESHOLD) and the node that causes it."""
-
-    def __init__(self, code: str, cause: Node) -> None:
-        self.code, self.cause = code, cause
-        super().__init__(f"{code}, {expression(cause, budget=BRIEF)}")
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """exp(e + d) * k * u; None stands for an absent exponent or a factor of 1."""
-
-    e: Node | None = None
-    k: Node | None = None
-    d: Node | None = None
-    u: Node | None = None
-
-
-def factors(x: Node) -> list[Node]:
-    """a * b * c as a list."""
-    return [y for operand in x.operands for y in factors(operand)] if x.op == "mul" else [x]
-
-
-def op(name: str, *operands: Node) -> Node:
-    """An elementwise node, simplified."""
-    return simplify(node(name, *operands))
-
-
-def product(x: Node | None, y: Node | None) -> Node | None:
-    """x*y with None for 1."""
-    if x is None or y is None:
-        return x if y is None else y
-    return op("mul", x, y)
-
-
-def addition(x: Node | None, y: Node | None) -> Node | None:
-    """x+y with None for 0."""
-    if x is None or y is None:
-        return x if y is None else y
-    return op("add", x, y)
-
-
-def _reciprocal(x: Node | None) -> Node | None:
-    return None if x is None else op("div", const(1.0), x)
-
-
-def _negative(x: Node | None) -> Node | None:
-    return None if x is None else op("neg", x)
-
-
-def reads(x: Node, unknown: Unknown) -> bool:
-    """Whether x depends on an unfinished reduction."""
-    return any(y in unknown for y in topological([x]))
+from attnc.passes.signs import nonnegative
+from attnc.passes.term import (
+    MINUS,
+    ONE,
+    ZERO,
+    Inseparable,
+    Term,
+    Unknown,
+    addition,
+    checked,
+    conjunction,
+    conjuncts,
+    expanded,
+    mixed,
+    moved,
+    negated,
+    op,
+    parted,
+    product,
+    reads,
+    times,
+    to_the_power,
+    where,
+)
 
 
 def separate(x: Node, unknown: Unknown) -> list[Term]:
@@ -79,13 +43,34 @@ def separate(x: Node, unknown: Unknown) -> list[Term]:
         return [_known(x)]
     if "j" not in x.axes:
         return [Term(d=x.operands[0])] if x.op == "exp" else [Term(u=x)]
+    if x.op not in (*_LINEAR, "dot", "reduce") and (choice := _choice(x, unknown)) is not None:
+        c, a, b = choice.operands
+        yes, no = (substitute([x], {choice: branch})[0] for branch in (a, b))
+        return checked(x, _select(node("where", c, simplify(yes), simplify(no)), unknown))
     rule = _RULES.get(x.op)
     if rule is None:
         raise Inseparable("NONHOM", x)
-    terms = _collect(rule(x, unknown))
-    if len(terms) > MAX_TERMS:
-        raise Inseparable("RANK", x)
-    return terms
+    return checked(x, rule(x, unknown))
+
+
+def products(x: Node, left: list[Term], right: list[Term]) -> list[Term]:
+    """The terms of a product. A sum times a sum, (s - mean) * (s - mean), is no sum of moments: those cancel."""
+    if len(left) > 1 and len(right) > 1:
+        raise Inseparable("CANCEL", x)
+    found = [moved(times(a, b)) for a in left for b in right]
+    return checked(x, found)
+
+
+def _choice(x: Node, unknown: Unknown) -> Node | None:
+    """A `where` with a known condition and a mixed branch, from which x is sums and products away."""
+    for y in x.operands:
+        if not mixed(y, unknown):
+            continue
+        if y.op == "where" and not mixed(y.operands[0], unknown) and "j" in y.operands[0].axes:
+            return y
+        if y.op in _LINEAR and (found := _choice(y, unknown)) is not None:
+            return found
+    return None
 
 
 def _known(x: Node) -> Term:
@@ -94,72 +79,66 @@ def _known(x: Node) -> Term:
         return Term(e=x.operands[0])
     if x.op == "mul":
         a, b = map(_known, x.operands)
-        return Term(e=addition(a.e, b.e), k=product(a.k, b.k))
+        return moved(Term(e=addition(a.e, b.e), k=product(a.k, b.k)))
     if x.op == "div":
         a = _known(x.operands[0])
-        return Term(e=a.e, k=op("div", a.k or const(1.0), x.operands[1])) if a.e is not None else Term(k=x)
+        return Term(e=a.e, k=op("div", a.k or ONE, x.operands[1])) if a.e is not None else Term(k=x)
     if x.op == "neg":
         a = _known(x.operands[0])
-        return Term(e=a.e, k=op("neg", a.k or const(1.0))) if a.e is not None else Term(k=x)
+        return Term(e=a.e, k=op("neg", a.k or ONE)) if a.e is not None else Term(k=x)
     if x.op == "where":
         condition, yes, no = x.operands
         if is_const(no, 0.0) and (inner := _known(yes)).e is not None:
-            return Term(e=node("where", condition, inner.e, const(float("-inf"))), k=inner.k)
+            return Term(e=node("where", condition, inner.e, MINUS), k=inner.k)
         if is_const(yes, 0.0) and (inner := _known(no)).e is not None:
-            return Term(e=node("where", condition, const(float("-inf")), inner.e), k=inner.k)
+            return Term(e=node("where", condition, MINUS, inner.e), k=inner.k)
     return Term(k=x)
-
-
-def _collect(terms: list[Term]) -> list[Term]:
-    """Add the row factors of terms with equal key factors."""
-    merged: dict[tuple[Node | None, Node | None, Node | None], Term] = {}
-    for t in terms:
-        key = (t.e, t.k, t.d)
-        if key in merged:
-            u = op("add", merged[key].u or const(1.0), t.u or const(1.0))
-            merged[key] = Term(t.e, t.k, t.d, u)
-        else:
-            merged[key] = t
-    return list(merged.values())
 
 
 def _sum(x: Node, unknown: Unknown) -> list[Term]:
     left, right = (separate(y, unknown) for y in x.operands)
-    if x.op == "sub":
-        right = [Term(t.e, op("neg", t.k or const(1.0)), t.d, t.u) for t in right]
-    return [*left, *right]
+    return [*left, *(map(negated, right) if x.op == "sub" else right)]
+
+
+def _negation(x: Node, unknown: Unknown) -> list[Term]:
+    return [negated(t) for t in separate(x.operands[0], unknown)]
 
 
 def _product(x: Node, unknown: Unknown) -> list[Term]:
     left, right = (separate(y, unknown) for y in x.operands)
-    if len(left) > 1 and len(right) > 1:  # (s - mean) * (s - mean) is no sum of moments: those cancel
-        raise Inseparable("CANCEL", x)
-    return [
-        Term(addition(a.e, b.e), product(a.k, b.k), addition(a.d, b.d), product(a.u, b.u)) for a in left for b in right
-    ]
+    return products(x, left, right)
+
+
+def _one(x: Node, unknown: Unknown) -> Term:
+    """The one term of x."""
+    terms = separate(x, unknown)
+    if len(terms) != 1:
+        raise Inseparable("NONHOM", x)
+    return terms[0]
 
 
 def _quotient(x: Node, unknown: Unknown) -> list[Term]:
-    above, below = (separate(y, unknown) for y in x.operands)
-    if len(below) != 1:
-        raise Inseparable("NONHOM", x.operands[1])
-    b = below[0]
-    inverse = Term(_negative(b.e), _reciprocal(b.k), _negative(b.d), _reciprocal(b.u))
-    return [
-        Term(addition(a.e, inverse.e), product(a.k, inverse.k), addition(a.d, inverse.d), product(a.u, inverse.u))
-        for a in above
-    ]
+    above = separate(x.operands[0], unknown)
+    inverse = to_the_power(_one(x.operands[1], unknown), const(-1.0))
+    return [times(a, inverse) for a in above]
 
 
-def _negation(x: Node, unknown: Unknown) -> list[Term]:
-    return [Term(t.e, op("neg", t.k or const(1.0)), t.d, t.u) for t in separate(x.operands[0], unknown)]
+def _power(x: Node, unknown: Unknown) -> list[Term]:
+    base, y = x.operands
+    if y.op != "const" or y["value"] == 0:
+        raise Inseparable("NONHOM", x)
+    t = _one(base, unknown)
+    if y["value"] != int(y["value"]) and not all(f is None or nonnegative(f) for f in (t.k, t.u)):
+        raise Inseparable("SIGN", base)
+    return [to_the_power(t, y)]
+
+
+def _root(x: Node, unknown: Unknown) -> list[Term]:
+    return _power(node("pow", x.operands[0], const(0.5 if x.op == "sqrt" else -0.5)), unknown)
 
 
 def _absolute(x: Node, unknown: Unknown) -> list[Term]:
-    terms = separate(x.operands[0], unknown)
-    if len(terms) != 1:
-        raise Inseparable("NONHOM", x)
-    t = terms[0]
+    t = _one(x.operands[0], unknown)
     return [Term(t.e, t.k and op("abs", t.k), t.d, t.u and op("abs", t.u))]
 
 
@@ -168,8 +147,7 @@ def _exponential(x: Node, unknown: Unknown) -> list[Term]:
     d: Node | None = None
     for t in separate(x.operands[0], unknown):
         part = expanded(t)
-        mixed = "j" in part.axes and reads(part, unknown)
-        if mixed:
+        if mixed(part, unknown):
             raise Inseparable("CROSS", part)
         if reads(part, unknown):
             d = addition(d, part)
@@ -178,41 +156,113 @@ def _exponential(x: Node, unknown: Unknown) -> list[Term]:
     return [Term(e=e, d=d)]
 
 
-def expanded(t: Term) -> Node:
-    """The term as one node."""
-    scale = product(t.k, t.u)
-    total = addition(t.e, t.d)
-    if total is None:
-        return scale if scale is not None else const(1.0)
-    power = op("exp", total)
-    return power if scale is None else op("mul", power, scale)
+def _power_of_two(x: Node, unknown: Unknown) -> list[Term]:
+    return _exponential(node("exp", op("mul", x.operands[0], const(0.6931471805599453))), unknown)
+
+
+def _logarithm(x: Node, unknown: Unknown) -> list[Term]:
+    t = _one(x.operands[0], unknown)
+    if not all(f is None or nonnegative(f) for f in (t.k, t.u)):
+        raise Inseparable("SIGN", x.operands[0])
+    known = addition(t.e, t.k and op("log", t.k))
+    row = addition(t.d, t.u and op("log", t.u))
+    return [*([Term(k=known)] if known is not None else []), *([Term(u=row)] if row is not None else [])]
+
+
+def _extreme(x: Node, unknown: Unknown) -> list[Term]:
+    """max(k1 u, k2 u) = max(k1, k2) u with u >= 0; max(k1 + u, k2 + u) = max(k1, k2) + u."""
+    left, right = (separate(y, unknown) for y in x.operands)
+    parts = [parted(terms, unknown) for terms in (left, right)]
+    if parts[0] is not None and parts[1] is not None and parts[0][1] == parts[1][1]:
+        return [Term(k=op(x.op, parts[0][0], parts[1][0])), Term(u=parts[0][1])]
+    zeros = [terms == [Term(k=ZERO)] for terms in (left, right)]
+    rows = {(t.d, t.u) for terms, zero in zip((left, right), zeros, strict=True) for t in terms if not zero}
+    if len(left) > 1 or len(right) > 1 or len(rows) != 1:
+        raise Inseparable("NONHOM", x)
+    ((d, u),) = rows
+    if u is not None and not nonnegative(u):
+        raise Inseparable("SIGN", u)
+    return [Term(k=op(x.op, *(expanded(Term(e=t.e, k=t.k)) for (t,) in (left, right))), d=d, u=u)]
 
 
 def _select(x: Node, unknown: Unknown) -> list[Term]:
     condition, a, b = x.operands
-    if reads(condition, unknown) and "j" in condition.axes:
-        raise Inseparable("THRESHOLD", condition)
-    minus = const(float("-inf"))
+    if mixed(condition, unknown):
+        rows = [c for c in conjuncts(condition) if reads(c, unknown) and "j" not in c.axes]
+        rest = [c for c in conjuncts(condition) if c not in rows]
+        if any(reads(c, unknown) for c in rest):
+            raise Inseparable("THRESHOLD", condition)
+        outer, inner = conjunction(rest), conjunction(rows)
+        return _select(node("where", outer, node("where", inner, a, b), b), unknown)
     result = []
     for branch, holds in ((a, True), (b, False)):
-        if is_const(branch, 0.0):
-            continue
-        for t in separate(branch, unknown):
-            zero, none = const(0.0), minus
-
-            def pick(value: Node, other: Node, holds: bool = holds) -> Node:
-                return op("where", condition, value, other) if holds else op("where", condition, other, value)
-
-            if reads(condition, unknown):  # a row condition: it selects the row factor
-                result.append(Term(t.e, t.k, t.d and pick(t.d, zero), pick(t.u or const(1.0), zero)))
-            elif t.e is not None:
-                result.append(Term(pick(t.e, none), t.k, t.d, t.u))
-            else:
-                result.append(Term(None, pick(t.k or const(1.0), zero), t.d, t.u))
-    return result or [Term(k=const(0.0))]
+        if not is_const(branch, 0.0):
+            result += [where(condition, t, holds, reads(condition, unknown)) for t in separate(branch, unknown)]
+    return result or [Term(k=ZERO)]
 
 
+def _cast(x: Node, unknown: Unknown) -> list[Term]:
+    """Casts go down to what is known or a row value; a mixed mask is a choice."""
+    (y,) = x.operands
+    if x["kind"] != "float":
+        raise Inseparable("NONHOM", x)
+    if y.dtype == "bool":
+        return _select(node("where", y, ONE, ZERO), unknown)
+    if y.op not in ("add", "sub", "mul", "neg", "abs", "minimum", "maximum", "where"):
+        raise Inseparable("NONHOM", y)
+    parts = [o if o.dtype == "bool" else op("cast", o) if o.dtype == "float" else _float(o) for o in y.operands]
+    return separate(rebuild(y, parts), unknown)
+
+
+def _float(x: Node) -> Node:
+    return const(float(x["value"])) if x.op == "const" else node("cast", x, kind="float", loc=x.loc)
+
+
+def _contraction(x: Node, unknown: Unknown) -> list[Term]:
+    left, right = (separate(y, unknown) for y in x.operands)
+    return _over(x, products(x, left, right))
+
+
+def _feature_sum(x: Node, unknown: Unknown) -> list[Term]:
+    if x["how"] != "sum" or x["axis"] == "j":
+        raise Inseparable("NONHOM", x)
+    return _over(x, separate(x.operands[0], unknown))
+
+
+def _over(x: Node, terms: list[Term]) -> list[Term]:
+    """Each term summed over a feature axis, which its known part or its row part may have, not both."""
+    axis, result = x["axis"], []
+    for t in terms:
+        e, k, d, u = t.e, t.k, t.d, t.u
+        if k is not None and "j" not in k.axes and axis in k.axes:
+            k, u = None, product(u, k)
+        both = [part is not None and axis in part.axes for part in (k, u)]
+        if any(part is not None and axis in part.axes for part in (e, d)) or all(both):
+            raise Inseparable("RANK", x)  # as many terms as features
+        if not any(both):
+            u = product(u, node("cast", node("extent", name=axis), kind="float")) if axis in ("d", "e") else None
+            if u is None:
+                raise Inseparable("NONHOM", x)
+        else:
+            k, u = (
+                _summed(part, axis) if part is not None and has else part
+                for part, has in zip((k, u), both, strict=True)
+            )
+        result.append(Term(e, k, d, u))
+    return result
+
+
+def _summed(x: Node, axis: str) -> Node:
+    return node("dot", *x.operands, axis=axis) if _is_product(x, axis) else node("reduce", x, how="sum", axis=axis)
+
+
+def _is_product(x: Node, axis: str) -> bool:
+    return x.op == "mul" and all(axis in y.axes for y in x.operands)
+
+
+_LINEAR = ("add", "sub", "mul", "neg", "where", "div")
 _RULES: dict[str, Callable[[Node, Unknown], list[Term]]] = {
     "add": _sum, "sub": _sum, "mul": _product, "div": _quotient, "neg": _negation, "abs": _absolute, "exp": _exponential,
-    "where": _select,
+    "exp2": _power_of_two, "pow": _power, "sqrt": _root, "rsqrt": _root, "log": _logarithm, "maximum": _extreme,
+    "minimum": _extreme, "where": _select, "cast": _cast, "dot": _contraction, "reduce": _feature_sum,
 }  # fmt: skip

@@ -12,7 +12,7 @@ from attnc.ir.graph import Node, const, node, rebuild, topological
 from attnc.ir.ops import INDEX_AXES
 from attnc.passes.canonicalise import is_const
 from attnc.passes.plan_sweeps import Accumulator, Plan
-from attnc.passes.separate import op
+from attnc.passes.term import op, settled
 
 ROW_AXES = ("b", "h", "i")
 
@@ -58,13 +58,16 @@ class Stabiliser:
         stack = [x]
         while stack:
             y = stack[-1]
-            inside = y.operands if self._depends(y) and y not in self.plan.pieces else ()
+            inside = self._below(y) if self._depends(y) and y not in self.plan.pieces else ()
             waiting = [o for o in inside if o not in self._scaled]
             if waiting:
                 stack += waiting
                 continue
             self._scaled[stack.pop()] = self._evaluate(y)
         return self._scaled[x]
+
+    def _below(self, x: Node) -> tuple[Node, ...]:
+        return (self.plan.forms[x],) if x in self.plan.forms else x.operands
 
     def accumulator(self, a: Accumulator) -> Scaled:
         """The leaf of an accumulator."""
@@ -78,6 +81,8 @@ class Stabiliser:
     def _evaluate(self, x: Node) -> Scaled:
         if x in self.plan.pieces:
             return self._reduction(x)
+        if x in self.plan.forms:
+            return self._scaled[self.plan.forms[x]]
         if not self._depends(x):  # a power that joins a sum (a sink) is aligned before it is taken
             return Scaled(const(1.0), x.operands[0]) if x.op == "exp" else Scaled(x)
         ops = [self._scaled[y] for y in x.operands]
@@ -88,19 +93,27 @@ class Stabiliser:
     def _depends(self, x: Node) -> bool:
         if x not in self._reads:
             for y in topological([x]):
-                self._reads[y] = y in self.plan.pieces or any(self._reads[o] for o in y.operands)
+                made = y in self.plan.pieces or y in self.plan.forms
+                self._reads[y] = made or any(self._reads[o] for o in y.operands)
         return self._reads[x]
 
     def _reduction(self, x: Node) -> Scaled:
         total: Scaled | None = None
-        for piece in self.plan.pieces[x]:
-            part = self.accumulator(piece.accumulator)
+        keys = node("extent", name="kv_len")
+        pieces = self.plan.pieces[x]
+        for piece in pieces:
+            a = piece.accumulator
+            part = self.accumulator(a) if a is not None else Scaled(node("cast", keys, kind="float"))
             if piece.u is not None:
                 part = _times(part, self.scaled(piece.u))
             if piece.d is not None:
                 part = _times(part, Scaled(const(1.0), self.row(piece.d)))
             total = part if total is None else _plus(total, part)
-        return total or Scaled(const(0.0))
+        if total is None:
+            return Scaled(const(0.0))
+        if all(p.u is None or settled(p.u) for p in pieces):
+            return total
+        return Scaled(op("where", op("lt", const(0), keys), total.mantissa, const(0.0)), total.exponent)
 
     def _mul(self, x: Node, ops: list[Scaled]) -> Scaled | None:
         return _times(*ops) if x.dtype == "float" else None

@@ -13,7 +13,7 @@ from attnc.passes.cuts import Cut
 from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator
-from attnc.passes.separate import factors
+from attnc.passes.term import conjuncts, factors
 
 FINITE = ("const", "cast", "neg", "abs", "sign", "minimum", "maximum", "where", "tanh", "sigmoid", "floor")
 NEGLIGIBLE = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
@@ -34,11 +34,6 @@ class Classes:
     run: Ends | None
     hull: Ends | None
     implied: bool
-
-
-def conjuncts(x: Node) -> list[Node]:
-    """a & b & c as a list."""
-    return [y for operand in x.operands for y in conjuncts(operand)] if x.op == "and" and x.dtype == "bool" else [x]
 
 
 def conditions(x: Node | None, nothing: float) -> list[Node]:

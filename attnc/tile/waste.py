@@ -13,7 +13,8 @@ from attnc.ir.ops import INDEX_AXES
 from attnc.passes.bound.affine import is_positional
 from attnc.passes.fold import op
 from attnc.passes.plan_sweeps import Accumulator
-from attnc.tile.classes import alive, conjuncts
+from attnc.passes.term import conjuncts
+from attnc.tile.classes import alive
 from attnc.tile.regions import Visited
 
 LOOKED = 2048  # partial tiles that are evaluated; of more, these many at fixed places

@@ -30,7 +30,20 @@ def multiplied(q, k, v, i, j):
     return (at.where(j <= i, 1.0, 0.0) * at.dot(q, k)) @ v
 
 
-SKIPS = {triangle: True, squared: True, sparse_table: True, chosen: True, scaled: False, multiplied: False}
+def of_powers(q, k, v, i, j):
+    e = at.exp(at.dot(q, k)) * (j <= i)
+    return e @ v / at.sum(e, over="j")
+
+
+SKIPS = {
+    triangle: True,
+    squared: True,
+    sparse_table: True,
+    chosen: True,
+    scaled: False,
+    multiplied: False,
+    of_powers: False,
+}
 
 
 @pytest.mark.parametrize("nan", [False, True], ids=["finite", "NaN"])
