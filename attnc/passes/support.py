@@ -24,9 +24,14 @@ def divided(roots: Iterable[Node]) -> frozenset[Node]:
                 y = stack.pop()
                 if is_reduction(y):
                     found.add(y)
-                elif "j" not in y.axes:
+                elif "j" not in y.axes and not _bounded(y):
                     stack += y.operands
     return frozenset(found)
+
+
+def _bounded(x: Node) -> bool:
+    """Whether x cannot come near 0 with the sums in it: max(z, 1), 1 + z."""
+    return x.op in ("maximum", "add") and any(y.op == "const" and y["value"] > 0 for y in x.operands)
 
 
 def own_support(t: Term, own: frozenset[tuple[Node | None, Node | None]]) -> Term:

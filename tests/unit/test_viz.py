@@ -173,7 +173,9 @@ def test_every_variant_draws_itself(name, tmp_path, monkeypatch, capsys):
     runpy.run_module(f"attnc.variants.{name}", run_name="__main__")
     assert path.read_bytes().startswith(PNG)
     printed = capsys.readouterr().out
-    assert "█" in printed and f"{name}: softmax_j" in printed and printed.endswith(f"{path}\n")
+    formula = getattr(variants, name).__doc__.strip().splitlines()[0]
+    assert "█" in printed and f"{name}: {formula}" in printed and printed.endswith(f"{path}\n")
+    assert "softmax_j(" in formula or "Σ_j" in formula
 
 
 def test_the_learned_alignment_is_the_translation(alignment):
