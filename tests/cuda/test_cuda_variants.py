@@ -9,7 +9,12 @@ import attnc as at
 import attnc.variants as library
 from attnc.variants.samples import examples_of
 
-NAMES = [name for name in library.__all__ if hasattr(getattr(library, name), "signature")]
+FORMULAS = (
+    "temperature", "softmax1", "learned_sink", "sigmoid", "relu", "relu_squared", "retention", "unnormalised", "cosine",
+    "polynomial", "taylor", "luong_general", "bahdanau", "l2_distance", "rbf", "qk_norm", "rope", "rope_2d", "mla", "alphafold",
+    "gat", "gatv2", "positional", "factorized_positional", "tupe", "graphormer",
+)  # fmt: skip
+NAMES = [name for name in library.__all__ if name not in FORMULAS]
 SQUARE = ("natten", "sliding_tile")  # canvases: as many keys as queries
 
 
@@ -29,6 +34,15 @@ def sample(name, dtype, seed=0, B=1, Hq=4, Hkv=2, Lq=70, Lk=131, D=64, Dv=64):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_variant_is_right(name, dtype):
     q, k, v, operands = sample(name, dtype)
+    found = run(getattr(library, name), q, k, v, operands).report()
+    assert found.ok, str(found)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_formula_is_right(name):
+    """Small, for what a pair costs in the emulator; types in turn."""
+    dtype = [ml_dtypes.bfloat16, np.float16][FORMULAS.index(name) % 2]
+    q, k, v, operands = sample(name, dtype, Hq=2, Hkv=1, Lq=34, Lk=71, D=16, Dv=24)
     found = run(getattr(library, name), q, k, v, operands).report()
     assert found.ok, str(found)
 
