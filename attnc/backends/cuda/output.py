@@ -36,7 +36,7 @@ def store(ctx: Context, s: Store) -> None:
     with ctx.rows(), ctx.out.block(f"for ft in unrolled({length // 8}):"):
         indices(ctx, s.graph)
         ctx.out.line("r, f = first_row + 16 * rt + 8 * hf, 8 * ft + first_key")
-        texts = [_element(ctx, s.graph, cells, e, n) for e in range(2)]
+        texts = [_element(ctx, s.graph, cells, e, n, length) for e in range(2)]
         place = f"{base} + {row} + f * {size}"
         live = "lt(r, ni)" if length == n else f"and_(lt(r, ni), lt(f, {n}))"
         if dtype in SHORT and n % 2 == 0 and ctx.aligned:
@@ -47,10 +47,10 @@ def store(ctx: Context, s: Store) -> None:
             _single(ctx, dtype, after, f"{place} + {size}", texts[1])
 
 
-def _element(ctx: Context, graph: Node, cells: list[Node], e: int, n: int) -> str:
-    """The text of an output's element; tables of n features are not read behind them."""
+def _element(ctx: Context, graph: Node, cells: list[Node], e: int, n: int, length: int) -> str:
+    """The text of an output's element; tables of n features, of `length` that are looped over, are not read behind them."""
     feature = "f" if e == 0 else "(f + 1)"
-    speller = spelling(ctx, graph, f"minimum({feature}, {n - 1})" if n % 8 else feature)
+    speller = spelling(ctx, graph, f"minimum({feature}, {n - 1})" if n < length else feature)
     for x in cells:
         if x["name"] in ctx.arrays:
             speller.elements[x["name"]] = f"{ctx.arrays[x['name']]}[rt, ft, 2 * hf + {e}]"
