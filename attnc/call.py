@@ -19,8 +19,9 @@ from attnc.ir.graph import Graph
 from attnc.passes.expand import feature_axes
 from attnc.runtime import arrays
 from attnc.runtime.binding import Bound, as_numpy
-from attnc.schedule.cpu_form import CpuForm, parts
+from attnc.schedule.cpu_form import CpuForm, choose, parts
 from attnc.schedule.cpu_form import rows as form_rows
+from attnc.schedule.target import host
 from attnc.tile.program import Program
 
 SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it brings
@@ -37,6 +38,10 @@ class Prepared(Protocol):
     def layout(self) -> Layout: ...
     @property
     def lse(self) -> bool: ...
+    @property
+    def can_share(self) -> bool: ...
+    @property
+    def can_split(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,13 @@ class Result:
     bound: Bound
     bound_graph: Graph
     launch: Launch | None
+
+
+def cpu_form(prepared: Prepared, bound: Bound) -> CpuForm:
+    """The form of the kernel of a call."""
+    width = host().vector_bytes // (8 if bound.dtype == "float64" else 4)
+    longest = max(bound.features.values())
+    return choose(bound.inputs.extents, width, longest, prepared.can_share, prepared.can_split)
 
 
 def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: Any) -> Result:

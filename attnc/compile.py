@@ -22,7 +22,6 @@ from attnc.runtime.arrays import ITEMSIZE
 from attnc.runtime.cache import Cache
 from attnc.schedule.choose import choose
 from attnc.schedule.cpu_form import PLAIN, CpuForm
-from attnc.schedule.cpu_form import choose as choose_cpu_form
 from attnc.schedule.schedule import Schedule
 from attnc.schedule.target import Target, host
 from attnc.tile.lower import lower as lower_plan
@@ -46,7 +45,7 @@ class Problem:
     dtype: of q, k, v and the outputs. features: extents of the feature axes, d and e among them. operands: their dtypes.
     wide_outputs: how many of the last outputs are stored in the compute type (the lse). schedule: None lets attnc choose.
     small: whether the kernel serves only calls with small lengths and integer scalars (`attnc.passes.narrow`). form: of a CPU
-    kernel (`cpu_form` of the call).
+    kernel (`attnc.call.cpu_form`).
     """
 
     dtype: str
@@ -117,19 +116,6 @@ def compile(
     if stop_after == "source":
         return Compiled(graph, plan, program, schedule, source)
     return Compiled(graph, plan, program, schedule, source, build(source, block, room, cache or Cache()), problem.form)
-
-
-def cpu_form(
-    share: bool,
-    split: bool,
-    dtype: str,
-    features: Mapping[str, int],
-    extents: Mapping[str, int],
-    target: Target | None = None,
-) -> CpuForm:
-    """The form of the CPU kernel for a call; extents: q_len, kv_len, group. share, split: whether the program can be so."""
-    width = (target or host()).vector_bytes // (8 if dtype == "float64" else 4)
-    return choose_cpu_form(extents, width, max(features.values()), share, split)
 
 
 def cuda_source(

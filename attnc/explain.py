@@ -19,7 +19,9 @@ from attnc.passes.bound.affine import is_positional
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule import short
+from attnc.schedule.cpu_reasons import reasons
 from attnc.tile import interp as tile_interp
+from attnc.tile import share
 from attnc.tile.classes import classify, needs
 from attnc.tile.merge import obstacle
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Program, Statement
@@ -59,7 +61,7 @@ def plan_text(plan: Plan) -> str:
 def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, target: str | None = None) -> str:
     """The plan for given inputs, on the CPU or on a CUDA target."""
     x = inputs.extents
-    device = _cpu(problem) if target is None else _cuda(graph, program, problem, target, x)
+    device = _cpu(program, problem, x) if target is None else _cuda(graph, program, problem, target, x)
     lines = [
         f"{graph.name}: q ({x['batch']}, {x['heads']}, {x['q_len']}, {x['d']}), kv length {x['kv_len']}, "
         f"value dim {x['e']}, group {x['group']}, {problem.dtype} computed in {problem.compute}",
@@ -103,10 +105,13 @@ class _Device:
     block: int
 
 
-def _cpu(problem: Problem) -> _Device:
-    s = problem.chosen
-    line = f"schedule: tiles of {s.rows} queries x {s.keys} keys, {s.width} lanes, {threads.get_num_threads()} threads"
-    return _Device([line], (s.rows, s.keys), s.tile[1] * s.width)
+def _cpu(program: Program, problem: Problem, extents: Mapping[str, int]) -> _Device:
+    s, form = problem.chosen, problem.form
+    what = "rows" if form.share else "queries"
+    line = f"schedule: tiles of {s.rows} {what} x {s.keys} keys, {s.width} lanes, {threads.get_num_threads()} threads"
+    why = reasons(s, problem.target, form, extents, share.obstacle(program), obstacle(program))
+    queries = min(-(-s.rows // extents["group"]), extents["q_len"]) if form.share else s.rows
+    return _Device([line, *(f"  {text}" for text in why)], (queries, s.keys), s.tile[1] * s.width)
 
 
 def _cuda(graph: Graph, program: Program, problem: Problem, target: str, extents: Mapping[str, int]) -> _Device:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from attnc.call import Result
     from attnc.compile import Compiled, Problem, Stage
     from attnc.device_call import DeviceCalls
-    from attnc.schedule.cpu_form import CpuForm
     from attnc.schedule.short import Form
     from attnc.tile.program import Program
     from attnc.verification import Report
@@ -211,41 +210,30 @@ class Attention:
         if key not in self._prepared:
             from attnc.backends.arguments import layout
             from attnc.compile import lower
-            from attnc.tile.merge import obstacle
-            from attnc.tile.share import by_head, shares
+            from attnc.tile import merge, share
 
             graph = with_lse(graph) if lse else graph
             program = lower(graph)
-            can_share = shares(program) and not by_head(program)
-            self._prepared[key] = Prepared(graph, program, layout(program), lse, can_share, not obstacle(program))
+            can = not share.obstacle(program), not merge.obstacle(program)
+            self._prepared[key] = Prepared(graph, program, layout(program), lse, *can)
         return self._prepared[key]
 
     def _problem(self, prepared: Prepared, bound: Bound) -> Problem:
         from attnc.backends.launch import is_small
+        from attnc.call import cpu_form
         from attnc.compile import Problem
 
         dtypes = {name: x.dtype.name for name, x in bound.inputs.operands.items() if isinstance(x, np.ndarray)}
-        small = is_small(prepared.layout, bound.inputs)
-        form = self._cpu_form(prepared, bound)
+        small, form = is_small(prepared.layout, bound.inputs), cpu_form(prepared, bound)
         return Problem(bound.dtype, bound.features, dtypes, int(prepared.lse), small=small, form=form)
-
-    def _cpu_form(self, prepared: Prepared, bound: Bound) -> CpuForm:
-        """Of the kernel of a call on the CPU."""
-        from attnc.compile import cpu_form
-
-        return cpu_form(prepared.can_share, prepared.can_split, bound.dtype, bound.features, bound.inputs.extents)
 
     def _kernel(self, prepared: Prepared, bound: Bound) -> Compiled:
         from attnc.backends.launch import specialisation
+        from attnc.call import cpu_form
         from attnc.compile import compile
 
-        key = (
-            bound.specialisation,
-            prepared.lse,
-            bound.dtype,
-            self._cpu_form(prepared, bound),
-            specialisation(prepared.layout, bound.inputs, bound.features),
-        )
+        own = cpu_form(prepared, bound), specialisation(prepared.layout, bound.inputs, bound.features)
+        key = (bound.specialisation, prepared.lse, bound.dtype, *own)
         if key not in self._compiled:
             with self._compiling:  # of several threads that need it at once, one compiles
                 if key not in self._compiled:

@@ -21,6 +21,20 @@ def by_head(program: Program) -> bool:
     )
 
 
+def obstacle(program: Program) -> str:
+    """Why heads of a group do not share a tile of a CPU kernel; "" where they do."""
+    if by_head(program):
+        return "queries are projected by a matrix of their own for each head"
+    if shares(program):
+        return ""
+    asked = any("h" in x.axes for keys in program.sweeps for x in _questions(keys))
+    return (
+        "which tiles of keys are empty depends on the head"
+        if asked
+        else "what is computed for a key has a head of its own"
+    )
+
+
 def _common(program: Program) -> Iterable[Node]:
     for keys in program.sweeps:
         yield from _questions(keys)

@@ -31,3 +31,10 @@ def two_outputs(q, k, v):
     w = at.sigmoid(at.dot(q, k) * at.rsqrt(at.size(q)) - 1)
     total = at.sum(w, over="j")
     return w @ v / at.maximum(total, 1), total
+
+
+@at.attention
+def few_queries(q, k, v, h, i, j, *, slopes: at.Tensor["h"]):
+    """A kernel for few queries: rows are (query, head of a group), keys are split into parts, features in the lanes."""
+    p = i + at.kv_len - at.q_len
+    return at.softmax(at.dot(q, k) * at.rsqrt(at.size(q)) - slopes[h] * (p - j), where=j <= p) @ v

@@ -16,6 +16,8 @@ from test_kernel import STRIDED, bahdanau, cosine, counting, differential, hammi
 import attnc as at
 from attnc import variants
 from attnc.schedule.cpu_form import LEAST, PARTS, PLAIN, choose, part, parts
+from attnc.schedule.cpu_form import most as rows_of_few
+from attnc.schedule.target import host
 
 KEYS = (65, 511, 512, 513, 1100)
 LONG = PARTS * LEAST + 1
@@ -314,3 +316,30 @@ def test_forms(q_len: int, kv_len: int, group: int, width: int, features: int, c
     assert form.share <= (can[0] and group > 1) and form.split <= can[1]
     if q_len > 16:
         assert form == PLAIN
+
+
+def plan(variant: at.Attention, q_len: int, kv_len: int, heads: tuple[int, int], d: int = 16, **operands: Any) -> str:
+    return variant.explain(*inputs(q_len, kv_len, heads, d, d), **operands)
+
+
+def test_explain_says_which_form_a_call_takes() -> None:
+    """What a program refuses is said; the kernel is then another one, and no less right (`test_calls_with_few_queries`)."""
+    most = rows_of_few(host().vector_bytes // 4)
+    assert f"few queries: 4 of at most {most} rows, so products have features in the lanes" in plan(
+        local, 2, 1100, (4, 2)
+    )
+    found = plan(local, 16, 1100, (4, 2))
+    assert f"32 rows are more than {most}: products have rows in the lanes" in found
+    assert "rows are the queries of all 2 query heads that share a key-value head" in found
+    assert "keys are split into 3 parts of 512, whose states the thread that ends the last one merges" in found
+    assert "no more than 64 keys" in plan(local, 1, 64, (4, 2))
+    assert "few" not in plan(local, 17, 1100, (4, 2)) and "tiles of" in plan(local, 17, 1100, (4, 2))
+    assert "keys are not split over threads: its 3 sweeps over the keys need" in plan(statistics, 1, 1100, (2, 2))
+    marks = np.ones((4, 18), bool)
+    assert "share no tile: which tiles of keys are empty depends on the head" in plan(
+        chosen, 1, 1100, (4, 2), marks=marks
+    )
+    matrices = {"wh": np.ones((4, 16, 16), np.float32), "wk": np.ones((16, 16), np.float32)}
+    assert "share no tile: queries are projected by a matrix" in plan(luong, 1, 1100, (4, 2), **matrices)
+    assert "share no tile: what is computed for a key" in plan(cosine, 1, 1100, (4, 2))
+    assert "more than 64 vectors of features" in plan(local, 1, 100, (1, 1), d=64 * 16 + 1)

@@ -1,0 +1,41 @@
+"""Why a call on the CPU has its schedule and its form: what `explain` says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from attnc.schedule.cpu_form import QUERIES, SHORTEST, VECTORS, CpuForm, most, part, parts, rows
+from attnc.schedule.schedule import Schedule
+from attnc.schedule.target import Target
+
+
+def reasons(
+    schedule: Schedule, target: Target, form: CpuForm, extents: Mapping[str, int], unshared: str, unsplit: str
+) -> Iterator[str]:
+    """Sentences. unshared, unsplit: why the program can have no form that shares, or splits; "" where it can."""
+    tall, wide = schedule.tile
+    yield (
+        f"vectors of {target.vector_bytes} bytes are {schedule.width} lanes; of {target.registers} registers, matrix products fill "
+        f"{tall} x {wide} with results"
+    )
+    if extents["q_len"] > QUERIES:
+        return
+    q_len, kv_len, group = extents["q_len"], extents["kv_len"], extents["group"]
+    if kv_len <= SHORTEST:
+        yield f"few queries, but no more than {SHORTEST} keys: the kernel for any number of queries"
+        return
+    count = rows(q_len, group, form.share)
+    if form.few:
+        yield f"few queries: {count} of at most {most(schedule.width)} rows, so products have features in the lanes"
+    elif count > most(schedule.width):
+        yield f"few queries, but {count} rows are more than {most(schedule.width)}: products have rows in the lanes"
+    else:
+        yield f"few queries, but more than {VECTORS} vectors of features: products have rows in the lanes"
+    if form.share:
+        yield f"a tile's rows are the queries of all {group} query heads that share a key-value head"
+    elif group > 1:
+        yield f"query heads of a group share no tile: {unshared}"
+    if form.split:
+        yield f"keys are split into {parts(kv_len)} parts of {part(kv_len)}, whose states the thread that ends the last one merges"
+    else:
+        yield f"keys are not split over threads: {unsplit}"
