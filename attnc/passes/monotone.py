@@ -50,6 +50,8 @@ class _Descent:
         return self._by_op(x, how)
 
     def _reduce(self, x: Node, how: str) -> Node:
+        if x.op in ("exp", "exp2"):  # a maximum of powers would overflow
+            return op(x.op, self._reduce(x.operands[0], how))
         if self.mask is not None:
             x = op("where", self.mask, x, NOTHING[how])
         return node("reduce", x, how=how, axis="j", loc=x.loc)

@@ -14,7 +14,7 @@ from attnc.passes.expand import feature_axes, is_reduction
 from attnc.passes.monotone import extreme
 from attnc.passes.separate import products, separate
 from attnc.passes.support import divided, own_support
-from attnc.passes.term import Inseparable, Term, factors, product, reads
+from attnc.passes.term import Inseparable, Term, outside, reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +135,12 @@ def _terms(x: Node, unknown: frozenset[Node]) -> list[Term]:
             if reads(v, unknown):
                 raise Inseparable("NONHOM", v)
             values = [Term(k=v)]
-        return [_outside(t) for t in products(x, weights, values)]
+        return [outside(t) for t in products(x, weights, values)]
     if x["how"] == "sum" and x.dtype == "float":
-        return [_outside(t) for t in separate(x.operands[0], unknown)]
+        return [outside(t) for t in separate(x.operands[0], unknown)]
     if any(y in unknown for y in topological(x.operands)):
         raise Inseparable("MONO" if x["how"] != "sum" else "NONHOM", x.operands[0])
     return [Term(k=x.operands[0])]
-
-
-def _outside(t: Term) -> Term:
-    """Row factors leave the sum, sum_j w_j q = (sum_j w_j) q: feature vectors, and finished sums with their exponents."""
-    inside: Node | None = None
-    for factor in factors(t.k) if t.k is not None else []:
-        if "j" not in factor.axes and (feature_axes(factor) or any(map(is_reduction, topological([factor])))):
-            t = Term(t.e, t.k, t.d, product(t.u, factor))
-        else:
-            inside = product(inside, factor)
-    return Term(t.e, inside, t.d, t.u)
 
 
 def _accumulator(x: Node, t: Term, sweeps: list[dict[tuple[object, ...], Accumulator]], number: int) -> Accumulator:

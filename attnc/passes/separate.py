@@ -89,9 +89,9 @@ def _known(x: Node) -> Term:
     if x.op == "where":
         condition, yes, no = x.operands
         if is_const(no, 0.0) and (inner := _known(yes)).e is not None:
-            return Term(e=node("where", condition, inner.e, MINUS), k=inner.k)
+            return where(condition, inner, True, False)
         if is_const(yes, 0.0) and (inner := _known(no)).e is not None:
-            return Term(e=node("where", condition, MINUS, inner.e), k=inner.k)
+            return where(condition, inner, False, False)
     return Term(k=x)
 
 
@@ -161,12 +161,15 @@ def _power_of_two(x: Node, unknown: Unknown) -> list[Term]:
 
 
 def _logarithm(x: Node, unknown: Unknown) -> list[Term]:
+    """Of one part alone: the logarithms of a key's and of a row's factor of a share, e and -lse, cancel."""
     t = _one(x.operands[0], unknown)
     if not all(f is None or nonnegative(f) for f in (t.k, t.u)):
         raise Inseparable("SIGN", x.operands[0])
     known = addition(t.e, t.k and op("log", t.k))
     row = addition(t.d, t.u and op("log", t.u))
-    return [*([Term(k=known)] if known is not None else []), *([Term(u=row)] if row is not None else [])]
+    if known is not None and row is not None:
+        raise Inseparable("CANCEL", x)
+    return [Term(k=known)] if known is not None else [Term(u=row)]
 
 
 def _extreme(x: Node, unknown: Unknown) -> list[Term]:

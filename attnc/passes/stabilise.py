@@ -6,10 +6,12 @@ exponents, quotients subtract them, sums align them, a logarithm adds; so in sum
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from attnc.ir.graph import Node, const, node, rebuild, topological
 from attnc.ir.ops import INDEX_AXES
+from attnc.passes.base2 import LN2, base2
 from attnc.passes.canonicalise import is_const
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.term import op, settled
@@ -116,11 +118,26 @@ class Stabiliser:
         return Scaled(op("where", op("lt", const(0), keys), total.mantissa, const(0.0)), total.exponent)
 
     def _mul(self, x: Node, ops: list[Scaled]) -> Scaled | None:
-        return _times(*ops) if x.dtype == "float" else None
+        return self._relative(_times(*ops)) if x.dtype == "float" else None
 
     def _div(self, x: Node, ops: list[Scaled]) -> Scaled:
         a, b = ops
-        return Scaled(op("div", a.mantissa, b.mantissa), _difference(a.exponent, b.exponent))
+        return self._relative(Scaled(op("div", a.mantissa, b.mantissa), _difference(a.exponent, b.exponent)))
+
+    def _relative(self, x: Scaled) -> Scaled:
+        """An exponent less its running maximum, in base 2: of the same numbers, so that the difference is exact."""
+        if x.exponent is None or x.exponent.op not in ("add", "sub"):
+            return x
+        e, less = x.exponent.operands
+        shift = less if x.exponent.op == "sub" else less.operands[0] if less.op == "neg" else None
+        names = {a.e: name for a, name in self.exponents.items()}
+        if shift is None or shift.op != "value" or names.get(e) != shift["name"]:
+            return x
+        power, masked = base2(e)
+        if masked > -math.inf:
+            power = op("where", op("le", power, const(masked)), const(-math.inf), power)
+        apart = op("sub", power, value(f"{shift['name']}_2", ROW_AXES))
+        return Scaled(x.mantissa, op("mul", apart, const(LN2)))
 
     def _neg(self, x: Node, ops: list[Scaled]) -> Scaled:
         return Scaled(op("neg", ops[0].mantissa), ops[0].exponent)
@@ -143,11 +160,28 @@ class Stabiliser:
         return Scaled(logarithm if exponent is None else op("add", exponent, logarithm))
 
     def _eq(self, x: Node, ops: list[Scaled]) -> Scaled | None:
-        if is_const(x.operands[1], 0.0):
-            return Scaled(node(x.op, ops[0].mantissa, x.operands[1]))
-        return None
+        return self._with_zero(x, ops, "or", "eq")
 
-    _ne = _eq
+    def _ne(self, x: Node, ops: list[Scaled]) -> Scaled | None:
+        return self._with_zero(x, ops, "and", "ne")
+
+    def _lt(self, x: Node, ops: list[Scaled]) -> Scaled | None:
+        return self._with_zero(x, ops, "and", "ne")
+
+    def _with_zero(self, x: Node, ops: list[Scaled], joint: str, compare: str) -> Scaled | None:
+        """A comparison with 0 is one of the mantissa: exp of a finite exponent is above 0, even where it is rounded to 0."""
+        if not any(is_const(y, 0.0) for y in x.operands):
+            return None
+        result = node(x.op, *(y.mantissa for y in ops))
+        for y in ops:
+            if y.exponent is not None and not self._is_finite(y.exponent):
+                result = op(joint, result, node(compare, y.exponent, const(float("-inf"))))
+        return Scaled(result)
+
+    def _is_finite(self, exponent: Node) -> bool:
+        """Whether it is made of the exponents of accumulators alone."""
+        leaves = [y for y in topological([exponent]) if not y.operands]
+        return all(y.op == "value" and y["name"] in self.exponents.values() for y in leaves)
 
     def _where(self, x: Node, ops: list[Scaled]) -> Scaled | None:
         c, a, b = ops

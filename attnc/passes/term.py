@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from attnc.ir.graph import Node, const, node, topological
 from attnc.ir.text import BRIEF, expression
 from attnc.passes.canonicalise import is_const, simplify
-from attnc.passes.expand import feature_axes
+from attnc.passes.expand import feature_axes, is_reduction
 
 MAX_TERMS = 4
 Unknown = frozenset[Node]
@@ -17,7 +19,7 @@ ZERO, ONE, MINUS = const(0.0), const(1.0), const(float("-inf"))
 class Inseparable(Exception):
     """Why a reduction needs a further sweep: a code and the node that causes it.
 
-    CANCEL a product of sums. CROSS a product of known and unknown under exp. MONO an extreme of what is not monotone. NONHOM a
+    CANCEL a product of sums, the logarithm of a key's factor times a row's. CROSS a product of known and unknown under exp. MONO an extreme of what is not monotone. NONHOM a
     function of a mixed value that respects no sum. RANK too many terms. SIGN a factor that may be negative. THRESHOLD a
     condition that compares keys with an unknown.
     """
@@ -113,11 +115,20 @@ def moved(t: Term) -> Term:
     rest: Node | None = None
     for factor in factors(t.k):
         mask = _mask(factor)
-        if mask is not None:
+        if mask is not None and not _masked_by(e, mask):
             e = op("add", e, node("where", mask, ZERO, MINUS))
         if mask is None or factor.op == "where":  # which hides a NaN where it is 0
             rest = product(rest, factor)
     return Term(e, rest, t.d, t.u)
+
+
+def _masked_by(e: Node, mask: Node) -> bool:
+    return e.op == "where" and any(is_const(e.operands[n], -math.inf) and c == mask for n, c in _sides(e.operands[0]))
+
+
+def _sides(condition: Node) -> tuple[tuple[int, Node], tuple[int, Node]]:
+    """The operands of a `where`, each with what holds where the other one is taken."""
+    return (2, condition), (1, op("not", condition))
 
 
 def _mask(x: Node) -> Node | None:
@@ -131,6 +142,17 @@ def _mask(x: Node) -> Node | None:
         if is_const(yes, 0.0):
             return op("not", condition)
     return None
+
+
+def outside(t: Term) -> Term:
+    """Row factors leave the sum, sum_j w_j q = (sum_j w_j) q: feature vectors, and finished sums with their exponents."""
+    inside: Node | None = None
+    for factor in factors(t.k) if t.k is not None else []:
+        if "j" not in factor.axes and (feature_axes(factor) or any(map(is_reduction, topological([factor])))):
+            t = Term(t.e, t.k, t.d, product(t.u, factor))
+        else:
+            inside = product(inside, factor)
+    return Term(t.e, inside, t.d, t.u)
 
 
 def negated(t: Term) -> Term:
@@ -179,13 +201,28 @@ def where(condition: Node, t: Term, holds: bool, row: bool) -> Term:
 
     if row:  # it selects the row factor
         return Term(t.e, t.k, t.d and pick(t.d, ZERO), pick(t.u or ONE, ZERO))
+    t = outside(t)
     u = t.u
-    if u is not None and not settled(u):
+    if u is not None and (not settled(u) or any(map(is_reduction, topological([condition])))):
         some = node("reduce", pick(ONE, ZERO), how="max", axis="j") if "j" in condition.axes else pick(ONE, ZERO)
         u = op("where", op("lt", ZERO, some), u, ZERO)
     if t.e is not None:
-        return Term(pick(t.e, MINUS), t.k, t.d, u)
+        return Term(pick(t.e, MINUS), t.k and _chosen(t.k, pick), t.d, u)
     return Term(None, pick(t.k or ONE, ZERO), t.d, u)
+
+
+def _chosen(k: Node, pick: Callable[[Node, Node], Node]) -> Node:
+    """A factor of exp(e) where it is picked, else 0: a weight of 0 would not hide an infinity, nor a NaN, of it."""
+    pair: Node | None = None
+    rest: Node | None = None
+    for factor in factors(k):
+        if feature_axes(factor) or factor.op == "const":
+            rest = product(rest, factor)
+        else:
+            pair = product(pair, factor)
+    result = product(pair and pick(pair, ZERO), rest)
+    assert result is not None
+    return result
 
 
 def collect(terms: list[Term]) -> list[Term]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 from attnc.errors import UnsupportedError
 from attnc.ir.graph import Node, const, node, rewrite, substitute
@@ -10,7 +12,7 @@ from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
-from attnc.tile.base2 import LN2, base2
+from attnc.passes.base2 import LN2, base2
 from attnc.tile.classes import classify, needs
 from attnc.tile.features import Names, Scope, sides
 from attnc.tile.program import (
@@ -77,14 +79,19 @@ class _Lowering:
             full, partial = partial, ()
         certain = classes.certain if full else const(False)
         states = [State(_running(name), -math.inf, "float") for name in exponents.values()]
-        states += [_state(a) for a in sweep]
+        tops = [a for a in sweep if _is_top(a, exponents)]
+        states += [replace(_state(a), name=_base2(a)) if a in tops else _state(a) for a in sweep]
         undecided = any(c not in classes.decided for a in sweep for c in needs(a))
         c = classes
         tiles = (c.cut_i, c.cut_j, c.run, c.hull, c.implied)
         keys = Keys(number, tuple(states), c.possible, certain, full, partial, undecided, *tiles)
-        shifts: list[Step] = [
-            RowMap(name, op("mul", shift(row(_running(name))), const(LN2))) for name in exponents.values()
-        ]
+        shifts: list[Step] = []
+        for name in exponents.values():
+            shifts += [
+                RowMap(name, op("mul", shift(row(_running(name))), const(LN2))),
+                RowMap(f"{name}_2", shift(row(_running(name)))),
+            ]
+        shifts += [RowMap(a.name, op("mul", row(_base2(a)), const(LN2))) for a in tops]
         return [*rows, keys, *shifts]  # type: ignore[list-item]
 
     def _body(
@@ -102,9 +109,13 @@ class _Lowering:
         products: list[Statement] = []
         weights: dict[Node, Node] = {}
         scales: dict[Node, str] = {}
+        tops: dict[Node, tuple[Node, float]] = {}
         for e, name in exponents.items():
-            weights[e], scales[e] = self._exponent(scope, self._prepare(scope, e, true), name, maxima)
+            weights[e], scales[e], tops[e] = self._exponent(scope, self._prepare(scope, e, true), name, maxima)
         for a in sweep:
+            if a.k is not None and _is_top(a, exponents):
+                self._top(scope, a, tops[a.k], sums)
+                continue
             w = weights[a.e] if a.e is not None else None
             scale = scales[a.e] if a.e is not None else None
             if a.features:
@@ -130,8 +141,11 @@ class _Lowering:
         (known,) = substitute([self.stabiliser.pair(x)], true)
         return rewrite([known], fold_node)[0]
 
-    def _exponent(self, scope: Scope, e: Node, name: str, out: list[Statement]) -> tuple[Node, str]:
-        """Running maximum in base 2, shift and rescaling factor of the sums over exp(e); the weights exp(e - shift)."""
+    def _exponent(self, scope: Scope, e: Node, name: str, out: list[Statement]) -> tuple[Node, str, tuple[Node, float]]:
+        """Running maximum in base 2, shift and rescaling factor of the sums over exp(e).
+
+        Returns the weights exp(e - shift), the name of the factor, and e in base 2 with what of it is masked.
+        """
         fresh, state = scope.local_names.fresh, _running(name)
         e, masked = base2(e)
         tile, top, new, old = fresh("E"), fresh("t"), fresh("n"), row(state)
@@ -148,7 +162,16 @@ class _Lowering:
         out.append(RowMap(alpha, node("weight", old, row(rho), MINUS)))
         out.append(SetRow(state, row(new)))
         out.append(Map(weight, node("weight", pair, row(rho), const(masked))))
-        return value(weight, PAIR), alpha
+        return value(weight, PAIR), alpha, (pair, masked)
+
+    def _top(self, scope: Scope, a: Accumulator, e: tuple[Node, float], out: list[Statement]) -> None:
+        """The maximum of an exponent, NaN kept: of the same numbers as its running maximum, so that their difference is exact."""
+        part, (pair, masked) = scope.local_names.fresh("t"), e
+        out.append(Reduce(part, "max", pair))
+        greatest = row(part)
+        if masked > -math.inf:
+            greatest = node("where", node("le", greatest, const(masked)), MINUS, greatest)
+        out.append(SetRow(_base2(a), node("maximum", row(_base2(a)), greatest)))
 
     def _scalar(
         self,
@@ -236,6 +259,15 @@ def _times(a: Node | None, b: Node | None) -> Node | None:
 
 def _running(exponent: str) -> str:
     return "m" + exponent.removeprefix("shift")
+
+
+def _is_top(a: Accumulator, exponents: Mapping[Node, str]) -> bool:
+    """Whether it is the maximum of the exponent of a sum of the sweep."""
+    return a.how == "max" and a.k in exponents
+
+
+def _base2(a: Accumulator) -> str:
+    return f"{a.name}_2"
 
 
 def _state(a: Accumulator) -> State:

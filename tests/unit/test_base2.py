@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from attnc.interp import MASKED, Inputs, Interpreter, align
 from attnc.ir.graph import Node, const, node, topological
-from attnc.tile.base2 import LOG2E, MASKED2, base2
+from attnc.passes.base2 import LOG2E, MASKED2, base2
 
 Q, K = node("role", name="q"), node("role", name="k")
 I, J = node("index", name="i"), node("index", name="j")

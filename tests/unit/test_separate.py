@@ -58,7 +58,6 @@ SEPARATE: dict[str, Body] = {
     "a root": lambda x: total(at.sqrt(x.p)),
     "a real power": lambda x: total(x.p**1.7),
     "one over a root": lambda x: total(at.rsqrt(x.p)),
-    "entropy": lambda x: total(x.p * at.log(x.p)),
     "rank 4": lambda x: total(x.s * x.m + x.t * x.n + x.r * at.tanh(x.m) + at.cos(x.s) * x.a),
     "abs": lambda x: total(at.abs(x.s * x.m)),
     "relu of a product": lambda x: total(at.relu(x.s * at.abs(x.m))),
@@ -85,6 +84,7 @@ SEPARATE: dict[str, Body] = {
 }  # fmt: skip
 WAITS: dict[str, tuple[str, Body]] = {
     "variance": ("CANCEL", lambda x: total((x.s - x.a) ** 2)),
+    "entropy": ("CANCEL", lambda x: total(x.p * at.log(x.p))),
     "temperature": ("CROSS", lambda x: total(at.exp(x.s * x.a))),
     "max of a square": ("MONO", lambda x: at.max((x.s - x.a) * (x.t - x.s), over="j")),
     "tanh": ("NONHOM", lambda x: total(at.tanh(x.s - x.m))),
