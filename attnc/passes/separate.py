@@ -13,7 +13,6 @@ from attnc.passes.canonicalise import is_const, simplify
 from attnc.passes.expand import feature_axes
 from attnc.passes.signs import nonnegative
 from attnc.passes.term import (
-    MINUS,
     ONE,
     ZERO,
     Inseparable,

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from attnc.errors import UnsupportedError
 from attnc.ir.graph import Node, const, node, rewrite, substitute
+from attnc.passes.base2 import LN2, base2
 from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
-from attnc.passes.base2 import LN2, base2
 from attnc.tile.classes import classify, needs
 from attnc.tile.features import Names, Scope, sides
 from attnc.tile.program import (

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attnc.variants.chunked import chunked
     from attnc.variants.cosine import cosine
     from attnc.variants.cross import cross
+    from attnc.variants.differential import differential
     from attnc.variants.dilated_window import dilated_window
     from attnc.variants.document import document
     from attnc.variants.factorized_positional import factorized_positional
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from attnc.variants.learned_sink import learned_sink
     from attnc.variants.longformer import longformer
     from attnc.variants.luong_general import luong_general
+    from attnc.variants.mixed_windows import mixed_windows
     from attnc.variants.mla import mla
     from attnc.variants.natten import natten
     from attnc.variants.polynomial import polynomial
@@ -70,6 +72,7 @@ __all__ = [
     "chunked",
     "cosine",
     "cross",
+    "differential",
     "dilated_window",
     "document",
     "factorized_positional",
@@ -82,6 +85,7 @@ __all__ = [
     "learned_sink",
     "longformer",
     "luong_general",
+    "mixed_windows",
     "mla",
     "natten",
     "polynomial",

@@ -17,6 +17,7 @@ class Call:
     rng: np.random.Generator
     batch: int
     heads: int
+    kv_heads: int
     q_len: int
     kv_len: int
     d: int
@@ -61,7 +62,7 @@ def examples_of(
     Float tensors are in `dtype` (angles in float64), masks are bool, indices int64, scalars plain numbers. Masks, windows and lengths are such
     that some rows may be empty. Raises KeyError for a name that is not in the library.
     """
-    return _OPERANDS[name](Call(rng, B, Hq, Lq, Lk, D, Dv, np.dtype(dtype)))
+    return _OPERANDS[name](Call(rng, B, Hq, Hkv, Lq, Lk, D, Dv, np.dtype(dtype)))
 
 
 def _none(call: Call) -> dict[str, Any]:
@@ -220,6 +221,23 @@ def _alphafold(call: Call) -> dict[str, Any]:
     return {"pair": pair, "gate": call.floats(call.batch, call.heads, call.q_len, call.e)}
 
 
+def _differential(call: Call) -> dict[str, Any]:
+    q2 = call.floats(call.batch, call.heads, call.q_len, call.d)
+    k2 = call.floats(call.batch, call.kv_heads, call.kv_len, call.d)
+    return {
+        "q2": q2,
+        "k2": k2,
+        "lam": call.positive(0.1, 0.9, call.shared(call.heads)),
+        "norm": call.positive(0.5, 1.5, call.e),
+    }
+
+
+def _mixed_windows(call: Call) -> dict[str, Any]:
+    near = call.number(1, call.kv_len)
+    gates = call.positive(0.0, 1.0, call.batch, call.heads, call.q_len, 2)
+    return {"gates": gates, "near": near, "far": call.number(near, call.kv_len)}
+
+
 def _edges(call: Call) -> dict[str, Any]:
     return {"edges": call.rng.random((call.shared(call.batch), call.q_len, call.kv_len)) < 0.3}
 
@@ -256,7 +274,7 @@ def _graphormer(call: Call) -> dict[str, Any]:
 _OPERANDS: dict[str, Callable[[Call], dict[str, Any]]] = {
     "additive_mask": _additive_mask, "alibi": _alibi, "bigbird": _bigbird, "block_diffusion": _block_diffusion,
     "block_sparse": _block_sparse, "causal": _none, "chunked": _chunked, "cross": _cross, "dilated_window": _dilated_window,
-    "document": _document, "full": _none, "gqa": _none, "longformer": _longformer, "natten": _natten, "prefix_lm": _prefix_lm,
+    "differential": _differential, "document": _document, "full": _none, "gqa": _none, "longformer": _longformer, "natten": _natten, "prefix_lm": _prefix_lm,
     "shared_prefix": _shared_prefix, "sliding_tile": _sliding_tile, "sliding_window": _sliding_window, "soft_cap": _soft_cap,
     "t5": _t5,
     "alphafold": _alphafold,
@@ -269,6 +287,7 @@ _OPERANDS: dict[str, Callable[[Call], dict[str, Any]]] = {
     "l2_distance": _none,
     "learned_sink": _learned_sink,
     "luong_general": _luong_general,
+    "mixed_windows": _mixed_windows,
     "mla": _mla,
     "polynomial": _none,
     "positional": _positional,

@@ -11,6 +11,7 @@ import pytest
 
 import attnc as at
 from attnc import errors
+from attnc.viz.catalogue import catalogue, entry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -80,6 +81,23 @@ def test_links_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", prose)
     missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_page_of_the_library_is_made_of_its_files(update_golden):
+    page = ROOT / "docs" / "variants.md"
+    if update_golden:
+        page.write_text(catalogue(), encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == catalogue()
+
+
+def test_the_page_says_what_a_variant_costs():
+    assert set(at.variants.__all__) <= set(re.findall(r"^## (\w+)$", catalogue(), re.MULTILINE))
+    window, add, two = (entry(name) for name in ("sliding_window", "bahdanau", "differential"))
+    assert (window.sweeps, window.work, window.keys) == (1, "D + Dv", "window")
+    assert (add.work, add.keys) == ("R + Dv; D·R each query; D·R each key", "all")
+    assert (two.sweeps, two.work, two.keys) == (1, "2·D + 2·Dv", "up to its own")
+    assert "arXiv 2410.05258" in two.paper and "λ\\_h" in two.formula
+    assert 'norm: at.Tensor["e"] | None = None' in two.operands and "`lam_init: float = 0.8`" in two.operands
 
 
 def test_language_names_everything_that_a_formula_can_use():

@@ -16,6 +16,7 @@ from attnc.fuzz.compare import farthest
 from attnc.interp import interpret
 from attnc.runtime.binding import bind
 from attnc.tile.interp import run
+from attnc.tile.program import Dot, DotAcc, Load
 from attnc.variants.retention import standard_decay
 from attnc.variants.rope import frequencies, quarter_turn
 from attnc.variants.rope_2d import axial
@@ -115,6 +116,23 @@ def mla(x: SimpleNamespace) -> torch.Tensor:
     return attended(x, causal(x, q @ k.mT / math.sqrt(q.shape[-1])))
 
 
+def differential(x: SimpleNamespace) -> torch.Tensor:
+    """The authors' code: two maps of weights, their difference, subln, (1 - lambda_init)."""
+    group = x.q.shape[1] // x.o["k2"].shape[1]
+    q, k = torch.stack([x.q, x.o["q2"]]), torch.stack([x.k, x.o["k2"].repeat_interleave(group, 1)])
+    maps = torch.nan_to_num(softmax(causal(x, q @ k.mT / math.sqrt(x.d)), -1))
+    out = (maps[0] - x.o["lam"].view(-1, 1, 1) * maps[1]) @ x.v
+    return F.rms_norm(out, (out.shape[-1],), x.o["norm"], eps=1e-5) * (1 - 0.8)
+
+
+def mixed_windows(x: SimpleNamespace) -> torch.Tensor:
+    distance = (torch.arange(x.n)[:, None] + x.m - x.n) - torch.arange(x.m)
+    branches = [
+        attended(x, x.s.masked_fill((distance < 0) | (distance >= x.o[name]), -math.inf)) for name in ("near", "far")
+    ]
+    return (torch.stack(branches, -2) * x.o["gates"][..., None]).sum(-2)
+
+
 def graphormer(x: SimpleNamespace) -> torch.Tensor:
     spatial = x.o["spatial"].expand(x.q.shape[1], -1)[:, x.o["distance"]].transpose(0, 1)
     return attended(x, x.s + spatial + x.o["path"])
@@ -147,6 +165,8 @@ FORMULAS = {
     "factorized_positional": lambda x: attended(x, (x.o["rows"] @ x.o["columns"].mT).expand(x.q.shape[0], x.q.shape[1], -1, -1)),
     "tupe": lambda x: attended(x, (x.q @ x.k.mT + x.o["pq"] @ x.o["pk"].mT) / math.sqrt(2 * x.d)),
     "graphormer": graphormer,
+    "differential": differential,
+    "mixed_windows": mixed_windows,
 }  # fmt: skip
 
 
@@ -222,6 +242,33 @@ def test_the_concat_form_is_the_additive_one_with_halves_of_its_matrix() -> None
     expected = weights @ v[0, 0] / weights.sum(-1, keepdims=True)
     found = variants.bahdanau.reference(q, k, v, Wq=W[:3], Wk=W[3:], u=u)
     np.testing.assert_allclose(found[0, 0], expected, rtol=0, atol=1e-13)
+
+
+def test_several_attentions_share_a_sweep_with_a_state_each() -> None:
+    """And what they have in common: the scores of windows, the values."""
+    for name, scores in (("differential", 2), ("mixed_windows", 1)):
+        q, k, v, operands = sample(name, SHAPES[0])
+        variant = getattr(variants, name)
+        (sweep,) = lower(variant._trace(bind(variant.signature, q, k, v, operands, "bhld"))).sweeps
+        body = sweep.partial
+        assert [x.name for x in sweep.states] == ["m", "m2", "l", "acc", "l2", "acc2"]
+        assert sum(isinstance(x, Dot) for x in body) == scores
+        assert sum(isinstance(x, Load) and x.feature == "e" for x in body) == 1
+        assert sum(isinstance(x, DotAcc) for x in body) == 2
+        assert "sweep 0" in variant.explain(q, k, v, **operands) and "sweep 1" not in variant.explain(
+            q, k, v, **operands
+        )
+
+
+def test_differential_attention_without_its_norm_is_a_difference() -> None:
+    q, k, v, o = sample("differential", (1, 2, 2, 9, 9, 4, 3))
+    first, second = variants.causal.reference(q, k, v), variants.causal.reference(o["q2"], o["k2"], v)
+    found = variants.differential.reference(q, k, v, q2=o["q2"], k2=o["k2"], lam=o["lam"])
+    np.testing.assert_allclose(found, first - o["lam"][:, None, None] * second, rtol=0, atol=1e-13)
+    windows = np.ones((1, 2, 9, 2))
+    alone = [variants.sliding_window.reference(q, k, v, window=n) for n in (2, 5)]
+    mixed = variants.mixed_windows.reference(q, k, v, gates=windows, near=2, far=5)
+    np.testing.assert_allclose(mixed, sum(alone), rtol=0, atol=1e-13)
 
 
 def test_retention_is_its_recurrence() -> None:
