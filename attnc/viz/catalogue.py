@@ -20,7 +20,7 @@ from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Program, 
 from attnc.variant import Attention
 from attnc.variants.samples import examples_of
 
-SAMPLE = {"B": 1, "Hq": 2, "Hkv": 1, "Lq": 8, "Lk": 8, "D": 4, "Dv": 3}
+B, HEADS, KV_HEADS, LENGTH, D, DV = 1, 2, 1, 8, 4, 3  # of the call that is traced
 LETTERS = {"d": "D", "e": "Dv"}
 HEADER = """# The library
 
@@ -81,10 +81,10 @@ def entry(name: str) -> Entry:
 
 
 def _program(name: str, variant: Attention) -> Program:
-    x, rng = SAMPLE, np.random.default_rng(0)
-    shapes = (x["Hq"], x["Lq"], x["D"]), (x["Hkv"], x["Lk"], x["D"]), (x["Hkv"], x["Lk"], x["Dv"])
-    q, k, v = (rng.standard_normal((x["B"], *shape)) for shape in shapes)
-    operands = examples_of(name, rng, *x.values(), np.float64)
+    rng = np.random.default_rng(0)
+    shapes = (HEADS, LENGTH, D), (KV_HEADS, LENGTH, D), (KV_HEADS, LENGTH, DV)
+    q, k, v = (rng.standard_normal((B, *shape)) for shape in shapes)
+    operands = examples_of(name, rng, B, HEADS, KV_HEADS, LENGTH, LENGTH, D, DV, np.float64)
     call = bind(variant.signature, q, k, v, operands, "bhld")
     return lower(variant._trace(call))
 

@@ -13,6 +13,7 @@ FORMULAS = (
     "temperature", "softmax1", "learned_sink", "sigmoid", "relu", "relu_squared", "retention", "unnormalised", "cosine",
     "polynomial", "taylor", "luong_general", "bahdanau", "l2_distance", "rbf", "qk_norm", "rope", "rope_2d", "mla", "alphafold",
     "gat", "gatv2", "positional", "factorized_positional", "tupe", "graphormer",
+    "differential", "mixed_windows",
 )  # fmt: skip
 NAMES = [name for name in library.__all__ if name not in FORMULAS]
 SQUARE = ("natten", "sliding_tile")  # canvases: as many keys as queries

@@ -15,7 +15,7 @@ from attnc.backends.arguments import Layout
 from attnc.backends.cuda import careful, items, parts, prepare, ptx, shared
 from attnc.backends.cuda.body import Body, begin_states, feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile, Types
-from attnc.backends.cuda.output import store
+from attnc.backends.cuda.output import reads_accumulators, reduce_features, store
 from attnc.backends.cuda.search import Search
 from attnc.backends.extremes import begin_of, entries_of, others
 from attnc.backends.printer import Printer
@@ -173,6 +173,8 @@ def _kernel(ctx: Context) -> None:
                 prepare.of_rows(ctx, step)
             case RowMap():
                 row_map(ctx, step)
+            case FeatureReduce() if reads_accumulators(ctx, step.graph):
+                reduce_features(ctx, step)
             case FeatureReduce():
                 feature_reduce(ctx, step)
             case Keys():

@@ -1,14 +1,17 @@
-"""Emission of the outputs: every thread stores the elements of its fragments, two neighbours at once where they are aligned."""
+"""Emission of the outputs: every thread stores the elements of its fragments, two neighbours at once where they are aligned.
+
+What a query's accumulated features sum up to (the norm of its output) is reduced here too.
+"""
 
 from __future__ import annotations
 
 from attnc.backends.cuda import items
-from attnc.backends.cuda.body import indices, spelling
+from attnc.backends.cuda.body import COMBINE, NEUTRAL, indices, spelling
 from attnc.backends.cuda.context import SHORT, Context
 from attnc.ir.graph import Node, topological
 from attnc.passes.expand import feature_axes
 from attnc.runtime.arrays import ITEMSIZE
-from attnc.tile.program import Store
+from attnc.tile.program import FeatureReduce, Store
 
 
 def store(ctx: Context, s: Store) -> None:
@@ -32,7 +35,7 @@ def store(ctx: Context, s: Store) -> None:
         return
     n = ctx.features[s.feature]
     length = ctx.vectors(1, s.feature).length
-    cells = [x for x in topological([s.graph]) if x.op == "value" and "i" in x.axes and feature_axes(x)]
+    cells = _cells(s.graph)
     with ctx.rows(), ctx.out.block(f"for ft in unrolled({length // 8}):"):
         indices(ctx, s.graph)
         ctx.out.line("r, f = first_row + 16 * rt + 8 * hf, 8 * ft + first_key")
@@ -47,8 +50,39 @@ def store(ctx: Context, s: Store) -> None:
             _single(ctx, dtype, after, f"{place} + {size}", texts[1])
 
 
+def reads_accumulators(ctx: Context, graph: Node) -> bool:
+    """Whether a graph over features reads accumulators, which lie in registers."""
+    return any(x["name"] in ctx.arrays for x in _cells(graph))
+
+
+def reduce_features(ctx: Context, s: FeatureReduce) -> None:
+    """Over a thread's features of a query, then over the four threads that share it."""
+    n, length, kind = ctx.features[s.feature], ctx.vectors(1, s.feature).length, s.graph.dtype
+    combine, neutral, cells = COMBINE[s.how], NEUTRAL[kind][s.how], _cells(s.graph)
+    target = ctx.row(s.name, kind)
+    with ctx.rows():
+        total = ctx.names.fresh(s.name)
+        ctx.out.line(f"{total} = cast_{kind}({neutral})")
+        indices(ctx, s.graph)
+        with ctx.out.block(f"for ft in unrolled({length // 8}):"):
+            ctx.out.line("f = 8 * ft + first_key")
+            for e in range(2):
+                text = _element(ctx, s.graph, cells, e, n, length)
+                if length != n:
+                    text = f"where(lt(f + {e}, {n}), {text}, {neutral})"
+                ctx.out.line(f"{total} = {combine}({total}, {text})")
+        shuffle = "shuffle_f" if kind == "float" else "shuffle_l"
+        for mask in (1, 2):
+            ctx.out.line(f"{total} = {combine}({total}, {shuffle}({total}, {mask}))")
+        ctx.out.line(f"{target}[rt, hf] = {total}")
+
+
+def _cells(graph: Node) -> list[Node]:
+    return [x for x in topological([graph]) if x.op == "value" and "i" in x.axes and feature_axes(x)]
+
+
 def _element(ctx: Context, graph: Node, cells: list[Node], e: int, n: int, length: int) -> str:
-    """The text of an output's element; tables of n features, of `length` that are looped over, are not read behind them."""
+    """The text of an output's element; tables of n features are not read behind them."""
     feature = "f" if e == 0 else "(f + 1)"
     speller = spelling(ctx, graph, f"minimum({feature}, {n - 1})" if n < length else feature)
     for x in cells:
