@@ -110,6 +110,7 @@ def test_kernels_of_pairs_verify(lengths: tuple[int, int], layout: str, scale: f
         arrays[int(rng.integers(3))][1, 1, int(rng.integers(min(lengths))), 3] = odd
     if layout == "BLHD":
         arrays = [np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in arrays]
-    assert "gemm_pairs" in plain.source(*arrays)
+    short = lengths[0] <= 16 and lengths[1] > 64  # few queries: see test_few.py
+    assert ("gemm_pairs" in plain.source(*arrays)) == (not short)
     report = plain.verify(*arrays)
     assert report.ok, report

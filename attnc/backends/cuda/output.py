@@ -6,11 +6,12 @@ What a query's accumulated features sum up to (the norm of its output) is reduce
 from __future__ import annotations
 
 from attnc.backends.cuda import items
-from attnc.backends.cuda.body import COMBINE, NEUTRAL, indices, spelling
+from attnc.backends.cuda.body import NEUTRAL, indices, spelling
 from attnc.backends.cuda.context import SHORT, Context
 from attnc.ir.graph import Node, topological
 from attnc.passes.expand import feature_axes
 from attnc.runtime.arrays import ITEMSIZE
+from attnc.tile.lower import COMBINE
 from attnc.tile.program import FeatureReduce, Store
 
 
