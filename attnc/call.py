@@ -19,10 +19,12 @@ from attnc.ir.graph import Graph
 from attnc.passes.expand import feature_axes
 from attnc.runtime import arrays
 from attnc.runtime.binding import Bound, as_numpy
-from attnc.schedule.cpu_form import CpuForm, choose, parts
+from attnc.schedule.cpu_form import Can, CpuForm, choose, parts
 from attnc.schedule.cpu_form import rows as form_rows
 from attnc.schedule.target import host
+from attnc.tile import merge, share
 from attnc.tile.program import Program
+from attnc.tile.stream import streams
 
 SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it brings
 
@@ -39,9 +41,7 @@ class Prepared(Protocol):
     @property
     def lse(self) -> bool: ...
     @property
-    def can_share(self) -> bool: ...
-    @property
-    def can_split(self) -> bool: ...
+    def can(self) -> Can: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,12 @@ def cpu_form(prepared: Prepared, bound: Bound) -> CpuForm:
     """The form of the kernel of a call."""
     width = host().vector_bytes // (8 if bound.dtype == "float64" else 4)
     longest = max(bound.features.values())
-    return choose(bound.inputs.extents, width, longest, prepared.can_share, prepared.can_split)
+    return choose(bound.inputs.extents, width, longest, prepared.can)
+
+
+def abilities(program: Program) -> Can:
+    """What the program can be compiled to."""
+    return Can(not share.obstacle(program), not merge.obstacle(program), streams(program))
 
 
 def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: Any) -> Result:

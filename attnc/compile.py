@@ -65,7 +65,7 @@ class Problem:
     @property
     def chosen(self) -> Schedule:
         """The schedule that is given, or attnc's choice."""
-        return self.schedule or choose(self.target, ITEMSIZE[self.compute], self.features, self.form.few)
+        return self.schedule or choose(self.target, ITEMSIZE[self.compute], self.features, self.form)
 
     def types(self, block: Layout) -> Types:
         """The dtypes of a kernel with this argument block."""

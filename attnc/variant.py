@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from attnc.call import Result
     from attnc.compile import Compiled, Problem, Stage
     from attnc.device_call import DeviceCalls
+    from attnc.schedule.cpu_form import Can
     from attnc.schedule.short import Form
     from attnc.tile.program import Program
     from attnc.verification import Report
@@ -44,8 +45,7 @@ class Prepared:
     program: Program
     layout: Layout
     lse: bool
-    can_share: bool
-    can_split: bool
+    can: Can
 
 
 class Attention:
@@ -209,13 +209,12 @@ class Attention:
         graph = self._trace(bound)
         if key not in self._prepared:
             from attnc.backends.arguments import layout
+            from attnc.call import abilities
             from attnc.compile import lower
-            from attnc.tile import merge, share
 
             graph = with_lse(graph) if lse else graph
             program = lower(graph)
-            can = not share.obstacle(program), not merge.obstacle(program)
-            self._prepared[key] = Prepared(graph, program, layout(program), lse, *can)
+            self._prepared[key] = Prepared(graph, program, layout(program), lse, abilities(program))
         return self._prepared[key]
 
     def _problem(self, prepared: Prepared, bound: Bound) -> Problem:

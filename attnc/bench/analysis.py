@@ -21,6 +21,7 @@ from attnc.runtime.arrays import ITEMSIZE
 from attnc.runtime.binding import Bound, bind
 from attnc.runtime.cache import Cache
 from attnc.schedule.choose import choose
+from attnc.schedule.cpu_form import Can
 from attnc.tile.lower import row
 from attnc.tile.program import Keys, Program, SetRow, State, Statement, Step, Store
 from attnc.variant import Attention, Prepared
@@ -59,7 +60,7 @@ def changed(
     source, room = emit(program, block, schedule, problem.types(block), problem.features, title)
     kernel = build(source, block, room, Cache())
     compiled = Compiled(graph, program=program, schedule=schedule, source=source, kernel=kernel)
-    return Changed(Prepared(graph, program, block, False, False, False), compiled, bound)
+    return Changed(Prepared(graph, program, block, False, Can()), compiled, bound)
 
 
 def counting(program: Program) -> Program:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attnc.schedule.cpu_form import PLAIN, CpuForm
 from attnc.schedule.schedule import Schedule
 from attnc.schedule.target import Target
 
 VECTORS = 4  # of queries per tile
 KEYS = 128
+LONG = (
+    1024  # of keys that are only passed over, by few queries: the processor fetches longer runs of K, then of V, ahead
+)
 
 
-def choose(target: Target, itemsize: int, features: Mapping[str, int], few: bool = False) -> Schedule:
-    """The schedule for numbers of `itemsize` bytes (the compute type) and these feature extents. few: for at most one vector of rows."""
+def choose(target: Target, itemsize: int, features: Mapping[str, int], form: CpuForm = PLAIN) -> Schedule:
+    """The schedule for numbers of `itemsize` bytes (the compute type) and these feature extents."""
     width = target.vector_bytes // itemsize
-    rows = width if few else VECTORS * width
-    return Schedule(rows, KEYS, width, target.tile, target.bf16 and itemsize == 4).check(target, itemsize)
+    rows = width if form.few else VECTORS * width
+    return Schedule(rows, LONG if form.long else KEYS, width, target.tile, target.bf16 and itemsize == 4).check(
+        target, itemsize
+    )

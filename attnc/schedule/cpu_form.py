@@ -20,28 +20,35 @@ class CpuForm:
     """What a work item is. share: rows of its tile are (query, head of a group), else the queries of a head.
 
     split: a part of the keys, whose states the worker that ends the last part merges. few: products with features in the lanes,
-    for at most half a vector of rows.
+    for at most half a vector of rows. long: tiles of many keys.
     """
 
     share: bool = False
     split: bool = False
     few: bool = False
+    long: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Can:
+    """What a program can be compiled to: tiles that heads share, parts of the keys, long tiles."""
+
+    share: bool = False
+    split: bool = False
+    stream: bool = False
 
 
 PLAIN = CpuForm()
 
 
-def choose(extents: Mapping[str, int], width: int, features: int, share: bool, split: bool) -> CpuForm:
-    """The form for a call. extents: q_len, kv_len, group. width: lanes of a vector. features: of the longest feature axis.
-
-    share, split: whether the program can be compiled so.
-    """
+def choose(extents: Mapping[str, int], width: int, features: int, can: Can) -> CpuForm:
+    """The form for a call. extents: q_len, kv_len, group. width: lanes of a vector. features: of the longest feature axis."""
     q_len, group = extents["q_len"], extents["group"]
     if q_len > QUERIES or extents["kv_len"] <= SHORTEST:
         return PLAIN
-    share = share and group > 1
+    share = can.share and group > 1
     few = rows(q_len, group, share) <= most(width) and features <= VECTORS * width
-    return CpuForm(share, split, few)
+    return CpuForm(share, can.split, few, few and can.stream)
 
 
 def most(width: int) -> int:

@@ -31,6 +31,8 @@ def reasons(
         yield f"few queries, but {count} rows are more than {most(schedule.width)}: products have rows in the lanes"
     else:
         yield f"few queries, but more than {VECTORS} vectors of features: products have rows in the lanes"
+    if form.long:
+        yield "keys are only passed over, so tiles are long: memory is read in long runs"
     if form.share:
         yield f"a tile's rows are the queries of all {group} query heads that share a key-value head"
     elif group > 1:

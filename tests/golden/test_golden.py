@@ -22,7 +22,7 @@ from attnc.schedule.target import Target
 FOLDER = Path(__file__).parent
 AVX512 = Target(vector_bytes=64, registers=32)
 SCHEDULE = Schedule(rows=64, keys=128, width=16, tile=(12, 2))  # fixed: the files are the same on every machine
-FORMS = {"few_queries": CpuForm(share=True, split=True, few=True)}
+FORMS = {"few_queries": CpuForm(share=True, split=True, few=True, long=True)}
 D, E = 20, 12
 
 
@@ -51,7 +51,7 @@ def stages(name: str) -> dict[str, str]:
     tables = {"doc": "int64"} | dict.fromkeys(("u", "wq", "wk", "slopes"), "float32")
     features = {"d": D, "e": E} | ({"r": 5} if name == "additive" else {})
     form = FORMS.get(name, PLAIN)
-    schedule = replace(SCHEDULE, rows=SCHEDULE.width) if form.few else SCHEDULE
+    schedule = replace(SCHEDULE, rows=SCHEDULE.width, keys=1024) if form.long else SCHEDULE
     dtype = DTYPES.get(name, "float32")
     problem = Problem(dtype, features, tables, target=AVX512, schedule=schedule, small=True, form=form)
     done = compile(graph, problem, stop_after="source")

@@ -15,7 +15,7 @@ from test_kernel import STRIDED, bahdanau, cosine, counting, differential, hammi
 
 import attnc as at
 from attnc import variants
-from attnc.schedule.cpu_form import LEAST, PARTS, PLAIN, choose, part, parts
+from attnc.schedule.cpu_form import LEAST, PARTS, PLAIN, Can, choose, part, parts
 from attnc.schedule.cpu_form import most as rows_of_few
 from attnc.schedule.target import host
 
@@ -306,14 +306,14 @@ def test_rows_with_nothing_to_attend_to(q_len: int) -> None:
     group=st.integers(1, 16),
     width=st.sampled_from([2, 4, 8, 16]),
     features=st.integers(1, 2000),
-    can=st.tuples(st.booleans(), st.booleans()),
+    can=st.builds(Can, st.booleans(), st.booleans(), st.booleans()),
 )
-def test_forms(q_len: int, kv_len: int, group: int, width: int, features: int, can: tuple[bool, bool]) -> None:
+def test_forms(q_len: int, kv_len: int, group: int, width: int, features: int, can: Can) -> None:
     """Parts cover the keys; nothing is done that a program does not allow; more queries than 16 take the plain kernel."""
     length, count = part(kv_len), parts(kv_len)
     assert length * (count - 1) < max(kv_len, 1) <= length * count and count <= PARTS and length % LEAST == 0
-    form = choose({"q_len": q_len, "kv_len": kv_len, "group": group}, width, features, *can)
-    assert form.share <= (can[0] and group > 1) and form.split <= can[1]
+    form = choose({"q_len": q_len, "kv_len": kv_len, "group": group}, width, features, can)
+    assert form.share <= (can.share and group > 1) and form.split <= can.split and form.long <= can.stream
     if q_len > 16:
         assert form == PLAIN
 

@@ -40,7 +40,7 @@ IMPORTS = {
     "summary": SUMMARY, "vector": "vec",
 }  # fmt: skip
 FIXED = (
-    "args worker scratch tiles items item tile b h i0 i1 ni nx j0 j1 nj j jj x o f careful F I J B T INF NAN INT_MIN INT_MAX "
+    "args worker scratch tiles items item tile b h i0 i1 ni nx j0 j1 nj j jj jc x o f careful F I J B T INF NAN INT_MIN INT_MAX "
     "start stop end span widest possible certain ia ib ja jb x0 x1 lo hi n0 n1 n2 n3 n4 n5 vec int32 "
     "int64 boolean float32 float64 range min max kernel"
 )

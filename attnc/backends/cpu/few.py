@@ -21,7 +21,7 @@ from attnc.schedule.target import host
 
 I64 = ir.IntType(64)
 CHUNK = 32  # terms of a score that a lane sums one by one (see `microkernel.CHUNK`)
-BLOCK = 16  # keys whose values stay in the nearest cache while all queries add them
+BLOCK = 8  # keys whose values all queries add before the next: so few that the processor looks beyond them into memory
 PAIR = 2  # queries that add values at once: as many as let a whole key's features stay in registers
 
 DOT = ("keys", "k", "k_row", "q", "q_row", "c")

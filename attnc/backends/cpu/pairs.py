@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from attnc.backends.cpu.context import LANES, Context, Span
@@ -15,6 +16,7 @@ from attnc.tile.lower import COMBINE, PAIR, row
 from attnc.tile.program import FeatureReduce, Map, Reduce, RowMap, SetRow, Statement, reads
 
 Loop = list[FeatureReduce | Map | Reduce]
+CHUNK = 128  # keys of a sum that are added one by one
 
 
 def no_keys(x: Node) -> bool:
@@ -99,7 +101,7 @@ class Pairs:
         later = self.stored | {name for s in after for name in reads(s)}
         sums = {s.name: ctx.names.fresh(s.name) for s in loop if isinstance(s, Reduce)}
         before = self.rows.out = ctx.out.place()
-        with ctx.out.block(f"for jj in {self.keys}:"):
+        with self._chunks(loop, sums) as (keys, parts), ctx.out.block(f"for jj in {keys}:"):
             inner = Scope(ctx.out, anything)
             if any(x.op == "index" and x["name"] == "j" for s in loop for x in topological([s.graph])):
                 ctx.out.line("j = j0 + jj")
@@ -112,7 +114,7 @@ class Pairs:
                 elif isinstance(s, Map):
                     self._map(s, spelling, inner, s.name in later, loop[n + 1 :], after)
                 else:
-                    total = sums[s.name]
+                    total = parts.get(s.name, sums[s.name])
                     combine = "maximum_fast" if s.drop_nan else COMBINE[s.how]
                     ctx.out.line(f"{total} = {combine}({spelling.vector(s.graph)}, {total})")
         for s in loop:
@@ -120,6 +122,25 @@ class Pairs:
                 before.line(f"{sums[s.name]} = splat({LANES[s.graph.dtype]}, {neutral(s.how, s.graph.dtype)})")
                 self.rows.names[row(s.name, s.graph.dtype)] = sums[s.name]
         self.rows.out = ctx.out.place()
+
+    @contextmanager
+    def _chunks(self, loop: Loop, sums: Mapping[str, str]) -> Iterator[tuple[Span, Mapping[str, str]]]:
+        """The keys of the loop, and what its sums are called; in long tiles a loop around it adds sums of a chunk of keys."""
+        ctx = self.ctx
+        own = {s.name: s.graph.dtype for s in loop if isinstance(s, Reduce) and s.how == "sum"}
+        if ctx.schedule.keys <= CHUNK or not own:
+            yield self.keys, {}
+            return
+        first, stop = self.keys.first, self.keys.stop
+        with ctx.out.block(
+            f"for jc in range({first}, {stop}, {CHUNK}):  # rounding errors grow with the length of a sum"
+        ):
+            parts = {name: ctx.names.fresh(name) for name in own}
+            for name, part in parts.items():
+                ctx.out.line(f"{part} = splat({LANES[own[name]]}, 0)")
+            yield Span("jc", f"min(jc + {CHUNK}, {stop})"), parts
+            for name, part in parts.items():
+                ctx.out.line(f"{sums[name]} = add({sums[name]}, {part})")
 
     def _map(
         self, s: Map, spelling: Spelling, inner: Scope, stored: bool, loop: Loop, after: Sequence[Statement]
