@@ -12,10 +12,10 @@ import numpy as np
 from attnc import shortcut
 from attnc.backends.outputs import given_back
 from attnc.dsl.opaque import here
-from attnc.dsl.signature import signature
-from attnc.dsl.trace import trace
+from attnc.dsl.signature import Signature, signature
 from attnc.errors import TraceError
-from attnc.interp import interpret, parts
+from attnc.graphs import Graphs
+from attnc.interp import interpret
 from attnc.ir.graph import Graph
 from attnc.lse import with_lse as with_lse
 from attnc.runtime.binding import Bound, as_numpy, bind
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from attnc.schedule.short import Form
     from attnc.tile.program import Program
     from attnc.verification import Report
-
-
-CHECKED = 1024  # calls whose table indices are remembered to be in range
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +54,21 @@ class Attention:
     GPU: PyTorch's, CuPy's, JAX's.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.signature = signature(function)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        called: Signature | None = None,
+        rewrite: Callable[[Graph], Graph] = lambda x: x,
+    ) -> None:
+        """called, rewrite: where calls have other operands than the function, and its graph is made to read them."""
+        declared = signature(function)
+        self.function, self.signature = function, called or declared
+        self._of_rows: Attention | None = None
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", "attention")
-        self._graphs: dict[tuple[Any, ...], Graph] = {}
+        self._graphs = Graphs(function, declared, rewrite)
         self._shortcuts: dict[tuple[Any, ...], tuple[bool, shortcut.Shortcut]] = {}
         self._compiling = threading.Lock()
-        self._in_range: set[tuple[Any, ...]] = set()
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
         self._compiled: dict[tuple[Any, ...], Compiled] = {}
         self._on_device: DeviceCalls[Prepared] | None = None
@@ -168,41 +171,10 @@ class Attention:
     @property
     def graph(self) -> Graph:
         """The graph traced without inputs: operands at their defaults, optional ones absent, tensor kinds guessed."""
-        operands = self.signature.operands.values()
-        absent = frozenset(o.name for o in operands if o.default is None)
-        missing = [o.name for o in operands if o.role == "const" and o.required]
-        if missing:
-            raise TraceError(
-                f"the graph depends on the constant {missing[0]!r}",
-                cause="it has no default",
-                cure="give it a default, or look at show('graph', Q, K, V, ...)",
-            )
-        constants = {o.name: o.default for o in operands if o.role == "const" and o.name not in absent}
-        return trace(self.function, self.signature, kinds={}, constants=constants, absent=absent)
+        return self._graphs.plain()
 
     def _trace(self, bound: Bound) -> Graph:
-        key = bound.specialisation
-        if key not in self._graphs:
-            self._graphs[key] = trace(
-                self.function, self.signature, kinds=bound.kinds, constants=bound.constants, absent=bound.absent
-            )
-        graph = self._graphs[key]
-        if bound.inputs.operands:
-            self._check_ranges(graph, bound)
-        return graph
-
-    def _check_ranges(self, graph: Graph, bound: Bound) -> None:
-        """Refuse table indices that are proved out of range: once per specialisation, extents and scalars."""
-        from attnc.passes.check_ranges import check_ranges
-
-        operands, extents = bound.inputs.operands, bound.inputs.extents
-        shapes, scalars = parts(operands)
-        key = (bound.specialisation, *extents.values(), *shapes.values(), *scalars.values())
-        if key not in self._in_range:
-            check_ranges(graph, extents, shapes, scalars)
-            if len(self._in_range) >= CHECKED:
-                self._in_range.clear()
-            self._in_range.add(key)
+        return self._graphs.of(bound)
 
     def _prepare(self, bound: Bound, lse: bool) -> Prepared:
         key = (bound.specialisation, lse)
@@ -277,19 +249,36 @@ class Attention:
         result = self._run(q, k, v, operands, layout, return_lse, None)
         return report(result.bound_graph, result.bound.inputs, result.arrays, result.dtypes)
 
-    def weights(self, q: Any, k: Any, *, layout: str = "bhld", **operands: Any) -> np.ndarray[Any, Any]:
+    def weights(
+        self, q: Any, k: Any, *, rows: Any = None, cols: Any = None, layout: str = "bhld", **operands: Any
+    ) -> np.ndarray[Any, Any]:
         """The attention matrix (B,Hq,Lq,Lk) in q's dtype: the kernel's output for V = identity.
 
-        Raises OutputError where the output is not linear in v, or the variant has several.
+        rows, cols: slices or ranges of queries and keys, for that window of the matrix alone; nothing is computed for other rows.
+        An operand of the variant that is called so goes first. OutputError: the output is not linear in v, or the variant has
+        several. ShapeError: steps in a slice.
         """
-        from attnc.weights import check_inputs, check_linear, identity, weights
+        from attnc.weights import Window, check_inputs, check_linear
 
+        operands, chosen = self._apart({"rows": rows, "cols": cols}, operands)
         q, k = as_numpy(q, "Q"), as_numpy(k, "K")
         check_inputs(self.__name__, self.signature.operands, q, k, operands)
-        for v in identity(k, layout):
-            check_linear(self._trace(bind(self.signature, q, k, v, operands, layout)))
-            break
-        return weights(lambda v: self(q, k, v, layout=layout, **operands), q, k, layout)
+        part = Window.of(q, k, layout, **chosen)
+        check_linear(self._trace(bind(self.signature, q, k, k, operands, layout)))  # any V
+        variant = self
+        if part.rows is not None:
+            variant, place = self._for_rows(part.rows.start, q.shape[-3 if layout == "blhd" and q.ndim > 2 else -2])
+            operands = operands | place
+        return part.weights(lambda q, v: variant(q, k, v, layout=layout, **operands), q, k)
+
+    def _for_rows(self, first: int, total: int) -> tuple[Attention, dict[str, int]]:
+        """The variant for rows from `first` on, of `total`, and the operands that say so."""
+        from attnc.rows import of_rows
+
+        rows = of_rows(self.signature)
+        if self._of_rows is None:
+            self._of_rows = Attention(self.function, rows.signature, rows.graph)
+        return self._of_rows, {rows.first: first, rows.total: total}
 
     def show(self, stage: Stage, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
         """The variant at a stage of the pipeline: "graph" as traced, "fused", "tile", "source"."""

@@ -1,8 +1,10 @@
-"""The attention matrix of a kernel: its outputs for the columns of V = identity, side by side."""
+"""The attention matrix of a kernel, or a window of it: its outputs for the columns of V = identity, side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,25 +17,62 @@ from attnc.ir.graph import Graph, Node, topological
 COLUMNS = 64  # of the identity per call: one kernel serves every length
 
 
-def weights(call: Callable[[Array], Array], q: Array, k: Array, layout: str) -> Array:
-    """(B,Hq,Lq,Lk) in q's dtype and rank: `call` runs the variant on some columns of the identity as V."""
-    parts = [call(v) for v in identity(k, layout)]
-    n = k.shape[_keys(k, layout)]
-    result = np.concatenate(parts, axis=-1)[..., :n] if parts else np.zeros((*q.shape[:-1], 0), q.dtype)
-    return np.ascontiguousarray(np.moveaxis(result, -3, -2) if layout == "blhd" and result.ndim > 2 else result)
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Queries and keys of an attention matrix; rows is None for all queries."""
+
+    rows: range | None
+    cols: range
+    layout: str
+
+    @classmethod
+    def of(cls, q: Array, k: Array, layout: str, rows: Any = None, cols: Any = None) -> Window:
+        """As the caller names them. ShapeError: steps, or places that do not exist."""
+        queries = None if rows is None else _chosen("rows", rows, q.shape[_length(q, layout)])
+        return cls(queries, _chosen("cols", cols, k.shape[_length(k, layout)]), layout)
+
+    def queries(self, q: Array) -> Array:
+        """Those of the window."""
+        if self.rows is None:
+            return q
+        return q[(slice(None),) * _length(q, self.layout) + (slice(self.rows.start, self.rows.stop),)]
+
+    def weights(self, call: Callable[[Array, Array], Array], q: Array, k: Array) -> Array:
+        """(B,Hq,rows,cols) in q's dtype and rank: `call` runs the variant on the queries and on columns of the identity as V."""
+        q, n = self.queries(q), len(self.cols)
+        parts = [call(q, v) for v in identity(k, self.layout, self.cols) if q.size]
+        result = np.concatenate(parts, axis=-1)[..., :n] if parts else np.zeros((*q.shape[:-1], n), q.dtype)
+        turned = self.layout == "blhd" and result.ndim > 2
+        return np.ascontiguousarray(np.moveaxis(result, -3, -2) if turned else result)
 
 
-def _keys(k: Array, layout: str) -> int:
-    return k.ndim - 3 if layout == "blhd" and k.ndim > 2 else k.ndim - 2
+def _length(x: Array, layout: str) -> int:
+    """The axis of queries or keys."""
+    return x.ndim - 3 if layout == "blhd" and x.ndim > 2 else x.ndim - 2
 
 
-def identity(k: Array, layout: str) -> Iterator[Array]:
-    """V like k with the columns of the identity, COLUMNS at a time."""
-    axis = _keys(k, layout)
+def _chosen(name: str, given: Any, n: int) -> range:
+    """A slice or range of n places."""
+    if given is None:
+        return range(n)
+    found = range(*given.indices(n)) if isinstance(given, slice) else given
+    if not isinstance(found, range) or found.step != 1 or (len(found) and not 0 <= found.start < found.stop <= n):
+        raise ShapeError(
+            f"{name} = {given!r} of weights",
+            where=here(),
+            cause=f"a window is made of neighbours among {n} places",
+            cure=f"pass a slice or a range without steps, for instance {name}=slice(0, 64)",
+        )
+    return range(found.start, max(found.start, found.stop))
+
+
+def identity(k: Array, layout: str, keys: range) -> Iterator[Array]:
+    """V like k with the columns of the identity for some keys, COLUMNS at a time."""
+    axis = _length(k, layout)
     n = k.shape[axis]
-    for start in range(0, n, COLUMNS):
+    for start in range(keys.start, keys.stop, COLUMNS):
         block = np.zeros((n, COLUMNS), k.dtype)
-        chosen = np.arange(start, min(start + COLUMNS, n))
+        chosen = np.arange(start, min(start + COLUMNS, keys.stop))
         block[chosen, chosen - start] = 1
         shape = [1] * k.ndim
         shape[axis], shape[-1] = n, COLUMNS

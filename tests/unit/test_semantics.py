@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import attnc as at
+from attnc.errors import ShapeError
 
 D = 16
 BAD = [np.nan, np.inf, -np.inf]
@@ -211,6 +212,50 @@ def test_weights_are_the_output_for_one_hot_values() -> None:
         probe[:, :, range(start, min(start + D, 130)), range(min(D, 130 - start))] = 1
         found = local(q, k, probe)
         np.testing.assert_array_equal(found[..., : 130 - start], w[..., start : start + D])
+
+
+@at.attention
+def biased(q, k, v, b, h, i, j, *, bias: at.Tensor["i", "j"], doc: at.Tensor["b", "j", int], first_row: float = 1.0):
+    """A table of the queries, one of the keys that queries read too, the alignment of the last query, a name that is taken."""
+    live = (j <= i + at.kv_len - at.q_len) & (doc[b, j] == doc[b, i])
+    return at.softmax(first_row * at.dot(q, k) + bias[i, j], where=live) @ v
+
+
+def test_a_window_of_the_weights() -> None:
+    q, k, _ = inputs(length=130, heads=2)
+    rng = np.random.default_rng(5)
+    operands = {"bias": rng.standard_normal((130, 130)).astype(np.float32), "doc": np.arange(130)[None] // 50}
+    whole = biased.weights(q, k, **operands)
+    places = (
+        (slice(90, 110), slice(30, 120)),
+        (slice(-40, None), None),
+        (range(3, 4), range(3)),
+        (slice(100, 103), slice(99, 101)),
+    )
+    for rows, cols in places:
+        found = biased.weights(q, k, rows=rows, cols=cols, **operands)
+        picked = [slice(None) if x is None else slice(x.start, x.stop) for x in (rows, cols)]
+        np.testing.assert_allclose(found, whole[:, :, picked[0], picked[1]], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(biased.weights(q, k, cols=slice(5, 80), **operands), whole[..., 5:80])
+    turned = biased.weights(
+        *(x.swapaxes(1, 2) for x in (q, k)), rows=slice(2, 30), cols=slice(0, 9), layout="blhd", **operands
+    )
+    np.testing.assert_allclose(turned, whole[:, :, 2:30, :9], rtol=0, atol=1e-6)
+    assert biased.weights(q, k, rows=slice(7, 7), **operands).shape == (2, 2, 0, 130)
+    assert biased.weights(q[0, 0], k[0, 0], rows=slice(3), cols=slice(2), **operands).shape == (3, 2)
+
+
+def test_a_window_of_weights_is_made_of_neighbours() -> None:
+    q, k, _ = inputs(length=20, heads=2)
+    for wrong in (
+        {"rows": slice(0, 9, 2)},
+        {"cols": range(5, 30)},
+        {"rows": [1, 2]},
+        {"cols": 3},
+        {"rows": range(9, 5, -1)},
+    ):
+        with pytest.raises(ShapeError, match="window is made of neighbours among 20 places"):
+            local.weights(q, k, **wrong)
 
 
 def test_weights_in_every_layout() -> None:
