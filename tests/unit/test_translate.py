@@ -215,7 +215,7 @@ def test_numba_compiles_the_same_module_to_the_same_results(
     ours = variant(*inputs, **operands)
     kept: list[Any] = []
 
-    def by_numba(source: str, filename: str, entry: str) -> bytes:
+    def by_numba(source: str, filename: str, entry: str, library: object) -> bytes:
         decorate = numba.cfunc("void(int64, int64)", error_model="numpy", fastmath=set(machine.FASTMATH))
         kept.append(decorate(execute(source, filename)[entry]))
         return b""
