@@ -8,12 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cpu.kernel import Kernel
 from attnc.backends.cpu.room import NO_PARTS, Tiles
 from attnc.backends.launch import pack
 from attnc.backends.outputs import check_output, place, shape, whole
-from attnc.compile import Compiled
 from attnc.interp import Array
 from attnc.ir.graph import Graph
 from attnc.passes.expand import feature_axes
@@ -22,9 +21,7 @@ from attnc.runtime.binding import Bound, as_numpy
 from attnc.schedule.cpu_form import Can, CpuForm, choose, parts
 from attnc.schedule.cpu_form import rows as form_rows
 from attnc.schedule.target import host
-from attnc.tile import merge, share
-from attnc.tile.program import Program
-from attnc.tile.stream import streams
+from attnc.warm import Ready
 
 SMALL = 1 << 20  # multiply-adds below which a second thread costs more than it brings
 
@@ -34,8 +31,6 @@ class Prepared(Protocol):
 
     @property
     def graph(self) -> Graph: ...
-    @property
-    def program(self) -> Program: ...
     @property
     def layout(self) -> Layout: ...
     @property
@@ -73,15 +68,9 @@ def cpu_form(prepared: Prepared, bound: Bound) -> CpuForm:
     return choose(bound.inputs.extents, width, longest, prepared.can)
 
 
-def abilities(program: Program) -> Can:
-    """What the program can be compiled to."""
-    return Can(not share.obstacle(program), not merge.obstacle(program), streams(program))
-
-
-def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: Any) -> Result:
+def run(prepared: Prepared, ready: Ready, bound: Bound, like: Any, out: Any) -> Result:
     """Run a kernel on checked inputs; `like` is the caller's q, `out` an array of his for the one output, or None."""
-    kernel, schedule = compiled.kernel, compiled.schedule
-    assert kernel is not None and schedule is not None
+    kernel, schedule = ready.kernel, ready.schedule
     compute = "float64" if bound.dtype == "float64" else "float32"
     graph = prepared.graph
     dtypes = [bound.dtype] * len(graph.outputs)
@@ -98,7 +87,7 @@ def run(prepared: Prepared, compiled: Compiled, bound: Bound, like: Any, out: An
     if all(math.prod(view.shape) for _, view in made):
         places = [place(bound, view.address, view.strides) for _, view in made]
         block, keep = pack(kernel.layout, bound.inputs, places, compute, schedule.width)
-        workers, tiles = _workers(bound, schedule.rows, compiled.form)
+        workers, tiles = _workers(bound, schedule.rows, ready.form)
         launch = Launch(kernel, block, workers, tiles)
         kernel.run(block, workers, tiles)
         del keep

@@ -302,16 +302,17 @@ def doctor() -> None:
 
 @cache_app.command("list")
 def cache_list() -> None:
-    """List the kernels, and the pieces of code that they share."""
+    """List the kernels, and the pieces of code that they share. Notes of which kernel serves what are only counted."""
     from attnc.runtime.cache import Cache
 
     cache = Cache()
+    found = list(cache.entries())
     rows = [
         [e.key[:12], _title(e.source), str(e.report.get("backend", "")), f"{len(e.code) / 1024:.0f}", str(e.report.get("seconds", ""))]
-        for e in cache.entries()
+        for e in found if e.code
     ]  # fmt: skip
     _table(str(cache.path), ["key", "variant", "backend", "code KiB", "compile s"], rows)
-    _print(f"{len(rows)} entries, {cache.size / 2**20:.1f} MiB in {cache.path}")
+    _print(f"{len(found)} entries, {cache.size / 2**20:.1f} MiB in {cache.path}")
 
 
 def _title(source: str) -> str:

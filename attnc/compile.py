@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from attnc.backends.arguments import Layout, layout
+from attnc.backends.arguments import layout
+from attnc.backends.block import Layout
 from attnc.backends.cpu.context import Types
 from attnc.backends.cpu.emit import emit
 from attnc.backends.cpu.kernel import Kernel, build
@@ -21,11 +22,13 @@ from attnc.passes.plan_sweeps import Plan, plan_sweeps
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.runtime.cache import Cache
 from attnc.schedule.choose import choose
-from attnc.schedule.cpu_form import PLAIN, CpuForm
+from attnc.schedule.cpu_form import PLAIN, Can, CpuForm
 from attnc.schedule.schedule import Schedule
 from attnc.schedule.target import Target, host
+from attnc.tile import merge, share
 from attnc.tile.lower import lower as lower_plan
 from attnc.tile.program import Program
+from attnc.tile.stream import streams
 
 if TYPE_CHECKING:
     from attnc.backends.cuda.compile import Cubin
@@ -209,6 +212,11 @@ def fuse(graph: Graph) -> Plan:
 def lower(graph: Graph) -> Program:
     """The tile program of a graph."""
     return lower_plan(fuse(graph))
+
+
+def abilities(program: Program) -> Can:
+    """What the program can be compiled to for the CPU."""
+    return Can(not share.obstacle(program), not merge.obstacle(program), streams(program))
 
 
 def title(graph: Graph) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda import device
 from attnc.backends.cuda.arrays import library_of, on_host, stream_of
 from attnc.backends.cuda.check import is_aligned

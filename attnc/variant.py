@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,28 +21,16 @@ from attnc.lse import with_lse as with_lse
 from attnc.runtime.binding import Bound, as_numpy, bind
 
 if TYPE_CHECKING:
-    from attnc.backends.arguments import Layout
     from attnc.backends.cuda.device import Gpu
     from attnc.backends.cuda.executable import Executable
     from attnc.blocks import BlockMap
     from attnc.call import Result
-    from attnc.compile import Compiled, Problem, Stage
+    from attnc.compile import Problem, Stage
     from attnc.device_call import DeviceCalls
-    from attnc.schedule.cpu_form import Can
+    from attnc.prepared import Prepared
     from attnc.schedule.short import Form
-    from attnc.tile.program import Program
     from attnc.verification import Report
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A traced and lowered variant: what is the same for every dtype and head dim."""
-
-    graph: Graph
-    program: Program
-    layout: Layout
-    lse: bool
-    can: Can
+    from attnc.warm import Ready
 
 
 class Attention:
@@ -70,7 +58,7 @@ class Attention:
         self._shortcuts: dict[tuple[Any, ...], tuple[bool, shortcut.Shortcut]] = {}
         self._compiling = threading.Lock()
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
-        self._compiled: dict[tuple[Any, ...], Compiled] = {}
+        self._compiled: dict[tuple[Any, ...], Ready] = {}
         self._on_device: DeviceCalls[Prepared] | None = None
 
     def __repr__(self) -> str:
@@ -180,13 +168,9 @@ class Attention:
         key = (bound.specialisation, lse)
         graph = self._trace(bound)
         if key not in self._prepared:
-            from attnc.backends.arguments import layout
-            from attnc.call import abilities
-            from attnc.compile import lower
+            from attnc.prepared import prepare
 
-            graph = with_lse(graph) if lse else graph
-            program = lower(graph)
-            self._prepared[key] = Prepared(graph, program, layout(program), lse, abilities(program))
+            self._prepared[key] = prepare(with_lse(graph) if lse else graph, lse)
         return self._prepared[key]
 
     def _problem(self, prepared: Prepared, bound: Bound) -> Problem:
@@ -198,19 +182,18 @@ class Attention:
         small, form = is_small(prepared.layout, bound.inputs), cpu_form(prepared, bound)
         return Problem(bound.dtype, bound.features, dtypes, int(prepared.lse), small=small, form=form)
 
-    def _kernel(self, prepared: Prepared, bound: Bound) -> Compiled:
+    def _kernel(self, prepared: Prepared, bound: Bound) -> Ready:
         from attnc.backends.launch import specialisation
         from attnc.call import cpu_form
-        from attnc.compile import compile
 
-        own = cpu_form(prepared, bound), specialisation(prepared.layout, bound.inputs, bound.features)
+        form = cpu_form(prepared, bound)
+        own = form, specialisation(prepared.layout, bound.inputs, bound.features)
         key = (bound.specialisation, prepared.lse, bound.dtype, *own)
         if key not in self._compiled:
             with self._compiling:  # of several threads that need it at once, one compiles
                 if key not in self._compiled:
-                    self._compiled[key] = compile(
-                        prepared.graph, self._problem(prepared, bound), program=prepared.program
-                    )
+                    call = bound.dtype, prepared.lse, *own
+                    self._compiled[key] = prepared.kernel(call, form, partial(self._problem, prepared, bound))
         return self._compiled[key]
 
     def reference(

@@ -13,7 +13,8 @@ from typing import Any
 import attnc
 from attnc.aot.files import CUBIN, manifest_file, read_manifest, write_manifest
 from attnc.aot.manifest import FORMAT, Kernels, Manifest, Specialised, StageFile, node_records, operand_record
-from attnc.backends.arguments import Layout, layout
+from attnc.backends.arguments import layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda.executable import Executable, Stage
 from attnc.backends.cuda.plan import DTYPES
 from attnc.backends.cuda.report import Report

@@ -13,7 +13,7 @@ from typing import Any
 import attnc
 from attnc.aot.manifest import FORMAT, Kernels, Manifest, StageFile
 from attnc.aot.record import read, write
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda.executable import Executable, Stage
 from attnc.errors import AttncError, KernelFileError, UnsupportedError
 from attnc.ir.graph import IRError

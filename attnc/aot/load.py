@@ -11,7 +11,7 @@ from typing import Any
 from attnc.aot.choose import kernels, specialised
 from attnc.aot.files import MANIFEST, executable, manifests, read_manifest
 from attnc.aot.manifest import Manifest, Specialised
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda.device import Gpu
 from attnc.backends.cuda.executable import Executable
 from attnc.backends.outputs import given_back

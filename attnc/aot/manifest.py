@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from attnc.backends.arguments import Layout, Table
+from attnc.backends.block import Layout, Table
 from attnc.dsl.signature import Operand, Signature
 from attnc.errors import Location
 from attnc.ir.graph import Graph, Node, node

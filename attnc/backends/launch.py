@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from attnc.backends.arguments import Layout, Table
+from attnc.backends.block import Layout, Table
 from attnc.interp import Inputs
-from attnc.passes.narrow import small
+from attnc.passes.small import small
 
 Array = np.ndarray[Any, Any]
 NATIVE = ("bool", "int8", "uint8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")

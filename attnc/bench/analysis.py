@@ -13,18 +13,20 @@ from attnc.backends.arguments import layout
 from attnc.backends.cpu.emit import emit
 from attnc.backends.cpu.kernel import build
 from attnc.backends.launch import is_small
-from attnc.compile import Compiled, Problem, lower
+from attnc.compile import Problem, lower
 from attnc.dsl.trace import trace
 from attnc.interp import Array
 from attnc.ir.graph import const, node
+from attnc.prepared import Prepared
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.runtime.binding import Bound, bind
 from attnc.runtime.cache import Cache
 from attnc.schedule.choose import choose
-from attnc.schedule.cpu_form import Can
+from attnc.schedule.cpu_form import PLAIN, Can
 from attnc.tile.lower import row
 from attnc.tile.program import Keys, Program, SetRow, State, Statement, Step, Store
-from attnc.variant import Attention, Prepared
+from attnc.variant import Attention
+from attnc.warm import Ready
 
 CLASSES = ("full", "partial")
 
@@ -34,11 +36,11 @@ class Changed:
     """A variant's kernel with a changed tile program, for the inputs of one call. Calling it runs it: arrays (B,H,L[,F])."""
 
     prepared: Prepared
-    compiled: Compiled
+    ready: Ready
     bound: Bound
 
     def __call__(self) -> list[Array]:
-        return call.run(self.prepared, self.compiled, self.bound, self.bound.inputs.q, None).arrays
+        return call.run(self.prepared, self.ready, self.bound, self.bound.inputs.q, None).arrays
 
 
 def changed(
@@ -59,8 +61,7 @@ def changed(
     title = f"{graph.name}, changed by {change.__name__}"
     source, room = emit(program, block, schedule, problem.types(block), problem.features, title)
     kernel = build(source, block, room, Cache())
-    compiled = Compiled(graph, program=program, schedule=schedule, source=source, kernel=kernel)
-    return Changed(Prepared(graph, program, block, False, Can()), compiled, bound)
+    return Changed(Prepared(graph, False, block, Can(), program), Ready(kernel, schedule, PLAIN), bound)
 
 
 def counting(program: Program) -> Program:
@@ -113,7 +114,7 @@ class Tiles:
 
 def count(analysis: Changed) -> Tiles:
     """The tiles, of a kernel changed by `counting`."""
-    schedule = analysis.compiled.schedule
+    schedule = analysis.ready.schedule
     assert schedule is not None
     sums = [round(float(x[..., :: schedule.rows].sum(dtype=np.float64))) for x in analysis()]
     return Tiles(sum(sums[::2]), sum(sums[1::2]), (schedule.rows, schedule.keys))

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from attnc.ir.graph import Node, const, topological
 from attnc.ir.ops import LONGEST
 from attnc.passes.ranges import ANY_BOOL, ANY_FLOAT, ANY_INT, Range, Ranges
+from attnc.passes.small import SMALL
 
-SMALL = 2**20
 INT32 = Range(-(2**31), 2**31 - 1)
 COMPARISONS = ("lt", "le", "eq", "ne")
 ANY = {"bool": ANY_BOOL, "int": ANY_INT, "float": ANY_FLOAT}
@@ -20,11 +20,6 @@ TABLES = {
     "bool": ANY_BOOL, "int8": Range(-(2**7), 2**7 - 1), "uint8": Range(0, 2**8 - 1), "int16": Range(-(2**15), 2**15 - 1),
     "int32": INT32,
 }  # fmt: skip
-
-
-def small(extents: Mapping[str, int], scalars: Iterable[int]) -> bool:
-    """Whether every length and integer scalar of a call is at most 2**20 in size."""
-    return max(extents.values()) <= SMALL and all(-SMALL <= x <= SMALL for x in scalars)
 
 
 class Narrow(Ranges):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from small_kernels import CROWDED, INDEXED, MATH, PRODUCT
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda import kernel, sass
 from attnc.backends.cuda.compile import Cubin, compile_cubin
 from attnc.backends.cuda.toolchain import toolchain, versions
@@ -214,7 +214,7 @@ def test_the_cache_gives_back_what_was_compiled(stored: kernel.Kernel) -> None:
 def test_a_warm_build_imports_no_numba(stored: kernel.Kernel) -> None:
     program = """
 import sys
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda.kernel import build
 from attnc.runtime.cache import Cache
 from attnc.schedule.cuda_target import named

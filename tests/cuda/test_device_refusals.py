@@ -13,7 +13,7 @@ from standin_machine import fresh
 
 import attnc as at
 from attnc import variants
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda import device, launch
 from attnc.backends.cuda.executable import Executable, Stage
 from attnc.backends.cuda.load import load

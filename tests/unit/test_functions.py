@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import attnc as at
 from attnc.backends.cpu import elementwise as ew
-from attnc.backends.cpu import objects, memory
+from attnc.backends.cpu import memory, objects
 from attnc.backends.cpu.machine import FASTMATH, compile_object
 from attnc.backends.cpu.slow_lanes import LONG_QUOTIENT, SLOW_OPS, slow_lanes
 from attnc.backends.cpu.vector import vec

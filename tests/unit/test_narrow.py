@@ -21,7 +21,8 @@ from attnc.backends.cpu.vector import vec
 from attnc.dsl.trace import trace
 from attnc.errors import IndexRangeError
 from attnc.interp import Inputs, Interpreter, Value
-from attnc.passes.narrow import SMALL, Narrow
+from attnc.passes.narrow import Narrow
+from attnc.passes.small import SMALL
 from attnc.runtime.binding import bind
 
 W = 8

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attnc.backends.arguments import Layout, ranges
+from attnc.backends.arguments import ranges
+from attnc.backends.block import Layout
 from attnc.backends.extremes import Search
 from attnc.backends.printer import Printer
 from attnc.backends.spelling import Names, Scope

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cpu import extremes, items, parts
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.bf16 import paired

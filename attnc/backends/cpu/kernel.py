@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cpu import machine, threads
 from attnc.backends.cpu.room import NO_PARTS, Room, Tiles
 from attnc.runtime.cache import Cache, Entry
@@ -89,15 +89,20 @@ def intrinsics() -> str:
 def build(source: str, layout: Layout, room: Room, cache: Cache) -> Kernel:
     """The kernel of an emitted module: machine code from the cache, or compiled now and stored there."""
     key = cache.key([source, intrinsics(), machine.host()])
-    entry, seconds = cache.get(key), 0.0
-    loaded = _load(entry) if entry is not None else None
-    if entry is None or loaded is None:
-        start = time.perf_counter()
-        code = machine.compile_object(source, str(cache.path / f"{key}.py"), ENTRY, functools.partial(_pieces, cache))
-        seconds = time.perf_counter() - start
-        entry = cache.put(key, source, code, {"backend": "cpu", "seconds": round(seconds, 3), "scratch": room.worker})
-        loaded = machine.load_object(code, ENTRY)
-    return Kernel(source, entry.path, layout, room, loaded, seconds)
+    if (found := stored(key, layout, room, cache)) is not None:
+        return found
+    start = time.perf_counter()
+    code = machine.compile_object(source, str(cache.path / f"{key}.py"), ENTRY, functools.partial(_pieces, cache))
+    seconds = time.perf_counter() - start
+    entry = cache.put(key, source, code, {"backend": "cpu", "seconds": round(seconds, 3), "scratch": room.worker})
+    return Kernel(source, entry.path, layout, room, machine.load_object(code, ENTRY), seconds)
+
+
+def stored(key: str, layout: Layout, room: Room, cache: Cache) -> Kernel | None:
+    """The kernel with this key, where the cache has one that this process can load."""
+    entry = cache.get(key)
+    loaded = None if entry is None else _load(entry)
+    return None if entry is None or loaded is None else Kernel(entry.source, entry.path, layout, room, loaded, 0.0)
 
 
 def _pieces(cache: Cache, family: Sequence[Piece]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnc.backends.arguments import Layout, Table
+from attnc.backends.block import Layout, Table
 from attnc.backends.launch import NATIVE, address
 from attnc.dsl.place import here
 from attnc.errors import DTypeError, OperandError

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from attnc.backends.arguments import Layout, ranges
+from attnc.backends.arguments import ranges
+from attnc.backends.block import Layout
 from attnc.backends.extremes import Search
 from attnc.backends.printer import INDENT, Printer
 from attnc.backends.spelling import Names, Scope

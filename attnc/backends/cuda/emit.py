@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda import careful, items, parts, prepare, ptx, shared
 from attnc.backends.cuda.body import Body, begin_states, feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile, Types

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda.report import Report
 from attnc.schedule.cuda_target import CudaTarget
 from attnc.schedule.mma import Mma

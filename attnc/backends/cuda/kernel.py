@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda.compile import ENTRY, Cubin, compile_cubin
 from attnc.backends.cuda.report import Report
 from attnc.backends.cuda.toolchain import versions

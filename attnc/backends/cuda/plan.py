@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from attnc.backends.arguments import Layout
+from attnc.backends.block import Layout
 from attnc.backends.cuda.context import Types
 from attnc.backends.cuda.emit import Source, emit
 from attnc.errors import UnsupportedError
