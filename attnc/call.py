@@ -108,6 +108,6 @@ def _workers(bound: Bound, rows: int, form: CpuForm) -> tuple[int, Tiles]:
     x = bound.inputs.extents
     own = form_rows(x["q_len"], x["group"], form.share)
     tiles = x["batch"] * x["heads"] // (x["group"] if form.share else 1) * -(-own // rows)
-    found = Tiles(tiles, min(own, rows), parts(x["kv_len"])) if form.split else NO_PARTS
+    found = Tiles(tiles, min(own, rows), parts(x["kv_len"], form.few)) if form.split else NO_PARTS
     work = x["batch"] * x["heads"] * x["q_len"] * x["kv_len"] * (x["d"] + x["e"])
     return 1 if work < SMALL else tiles * max(found.parts, 1), found

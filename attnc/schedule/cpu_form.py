@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 QUERIES = 16  # of a short call, at most
 SHORTEST = 64  # keys up to which every call takes the plain kernel: there is too little to win
-LEAST = 512  # keys of a part, at least: its states are a few bytes in a hundred of its keys and values
+LEAST = 512  # keys of a part, at least: the states of few rows are less than a hundredth of its keys and values
+MANY = 4  # times as many where rows are not few, whose states are as much larger
 PARTS = 32  # of a call, at most
 VECTORS = 64  # of features that products for few queries spell out, at most
 
@@ -48,7 +49,8 @@ def choose(extents: Mapping[str, int], width: int, features: int, can: Can) -> C
         return PLAIN
     share = can.share and group > 1
     few = rows(q_len, group, share) <= most(width) and features <= VECTORS * width
-    return CpuForm(share, can.split, few, few and can.stream)
+    split = can.split and (few or extents["kv_len"] > least(few))
+    return CpuForm(share, split, few, few and can.stream)
 
 
 def most(width: int) -> int:
@@ -61,14 +63,19 @@ def rows(q_len: int, group: int, share: bool) -> int:
     return q_len * group if share else q_len
 
 
-def part(kv_len: int) -> int:
-    """Keys of a part: LEAST times a power of two, so that there are at most PARTS."""
-    length = LEAST
+def least(few: bool) -> int:
+    """Keys of a part, at least."""
+    return LEAST if few else MANY * LEAST
+
+
+def part(kv_len: int, few: bool) -> int:
+    """Keys of a part: the least times a power of two, so that there are at most PARTS."""
+    length = least(few)
     while length * PARTS < kv_len:
         length *= 2
     return length
 
 
-def parts(kv_len: int) -> int:
+def parts(kv_len: int, few: bool) -> int:
     """How many parts; one where there are no keys."""
-    return max(1, -(-kv_len // part(kv_len)))
+    return max(1, -(-kv_len // part(kv_len, few)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from attnc.schedule.cpu_form import QUERIES, SHORTEST, VECTORS, CpuForm, most, part, parts, rows
+from attnc.schedule.cpu_form import QUERIES, SHORTEST, VECTORS, CpuForm, least, most, part, parts, rows
 from attnc.schedule.schedule import Schedule
 from attnc.schedule.target import Target
 
@@ -38,6 +38,8 @@ def reasons(
     elif group > 1:
         yield f"query heads of a group share no tile: {unshared}"
     if form.split:
-        yield f"keys are split into {parts(kv_len)} parts of {part(kv_len)}, whose states the thread that ends the last one merges"
+        yield f"keys are split into {parts(kv_len, form.few)} parts of {part(kv_len, form.few)}, whose states the thread that ends the last one merges"
+    elif not unsplit:
+        yield f"keys are not split: they are no more than {least(False)}"
     else:
         yield f"keys are not split over threads: {unsplit}"

@@ -19,7 +19,8 @@ from attnc.schedule.cpu_form import LEAST, PARTS, PLAIN, Can, choose, part, part
 from attnc.schedule.cpu_form import most as rows_of_few
 from attnc.schedule.target import host
 
-KEYS = (65, 511, 512, 513, 1100)
+KEYS = (65, 511, 512, 513, 1100)  # around the ends of parts and tiles
+WIDE = (65, 2049)  # where rows are not few: before and after a part
 LONG = PARTS * LEAST + 1
 
 
@@ -150,7 +151,7 @@ def test_calls_with_few_queries(name: str) -> None:
     """The first number of queries meets all lengths, the others every second."""
     case = CASES[name]
     for n, (q_len, group) in enumerate(case.shapes):
-        for kv_len in case.keys if n == 0 else KEYS[n % 2 :: 2]:
+        for kv_len in case.keys if n == 0 else WIDE if q_len * group > 8 else KEYS[n % 2 :: 2]:
             kv_heads, batch = (2, 2) if kv_len != LONG else (1, 1)
             heads = (kv_heads * group, kv_heads)
             arrays = inputs(q_len, kv_len, heads, case.d, case.e, case.dtype, batch)
@@ -266,10 +267,11 @@ def test_layouts_shared_batches_and_tensors() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_masked_is_not_seen(q_len: int, bad: float) -> None:
     """NaN and infinity in K and V where no query looks; of a part that others look at, and of a part that nobody does."""
-    q, k, v = decode(q_len, 1100)
-    window = 300  # the first key that a query sees lies inside the second part
+    kv_len = 1100 if q_len < 16 else 2600
+    q, k, v = decode(q_len, kv_len)
+    window = 300  # the first key that a query sees lies inside a part
     want = local(q, k, v, window=window, return_lse=True)
-    hidden = 1100 - window - q_len + 1
+    hidden = kv_len - window - q_len + 1
     k[:, :, :hidden], v[:, :, :hidden] = bad, bad
     for x, y in zip(local(q, k, v, window=window, return_lse=True), want, strict=True):
         np.testing.assert_array_equal(x, y)
@@ -278,7 +280,7 @@ def test_what_is_masked_is_not_seen(q_len: int, bad: float) -> None:
 @pytest.mark.parametrize("q_len", [2, 16])
 def test_what_one_query_sees_reaches_it_alone(q_len: int) -> None:
     """The last key is the last query's: NaN in it reaches that row, in the tile that all rows share."""
-    q, k, v = decode(q_len, 1100)
+    q, k, v = decode(q_len, 1100 if q_len < 16 else 2600)
     want = local(q, k, v, window=2000)
     for array in (k, v):
         kept = array[:, :, -1, 3].copy()
@@ -291,10 +293,10 @@ def test_what_one_query_sees_reaches_it_alone(q_len: int) -> None:
 
 @pytest.mark.parametrize("q_len", [1, 2, 16])
 def test_rows_with_nothing_to_attend_to(q_len: int) -> None:
-    arrays = decode(q_len, 1100)
+    arrays = decode(q_len, 2600)
     out, lse = local(*arrays, window=0, return_lse=True)
     assert not out.any() and np.isneginf(lse).all()
-    marks = np.zeros((8, 18), bool)
+    marks = np.zeros((8, 41), bool)
     marks[1] = True  # one head of a group attends, the others to nothing
     out, lse = chosen(*arrays, marks=marks, return_lse=True)
     assert not out[:, 0].any() and np.isneginf(lse[:, 0]).all() and np.isfinite(lse[:, 1]).all()
@@ -306,11 +308,12 @@ def test_rows_with_nothing_to_attend_to(q_len: int) -> None:
     group=st.integers(1, 16),
     width=st.sampled_from([2, 4, 8, 16]),
     features=st.integers(1, 2000),
+    few=st.booleans(),
     can=st.builds(Can, st.booleans(), st.booleans(), st.booleans()),
 )
-def test_forms(q_len: int, kv_len: int, group: int, width: int, features: int, can: Can) -> None:
+def test_forms(q_len: int, kv_len: int, group: int, width: int, features: int, few: bool, can: Can) -> None:
     """Parts cover the keys; nothing is done that a program does not allow; more queries than 16 take the plain kernel."""
-    length, count = part(kv_len), parts(kv_len)
+    length, count = part(kv_len, few), parts(kv_len, few)
     assert length * (count - 1) < max(kv_len, 1) <= length * count and count <= PARTS and length % LEAST == 0
     form = choose({"q_len": q_len, "kv_len": kv_len, "group": group}, width, features, can)
     assert form.share <= (can.share and group > 1) and form.split <= can.split and form.long <= can.stream
@@ -328,10 +331,11 @@ def test_explain_says_which_form_a_call_takes() -> None:
     assert f"few queries: 4 of at most {most} rows, so products have features in the lanes" in plan(
         local, 2, 1100, (4, 2)
     )
-    found = plan(local, 16, 1100, (4, 2))
+    assert "keys are not split: they are no more than 2048" in plan(local, 16, 2048, (4, 2))
+    found = plan(local, 16, 5000, (4, 2))
     assert f"32 rows are more than {most}: products have rows in the lanes" in found
     assert "rows are the queries of all 2 query heads that share a key-value head" in found
-    assert "keys are split into 3 parts of 512, whose states the thread that ends the last one merges" in found
+    assert "keys are split into 3 parts of 2048, whose states the thread that ends the last one merges" in found
     assert "no more than 64 keys" in plan(local, 1, 64, (4, 2))
     assert "few" not in plan(local, 17, 1100, (4, 2)) and "tiles of" in plan(local, 17, 1100, (4, 2))
     assert "keys are not split over threads: its 3 sweeps over the keys need" in plan(statistics, 1, 1100, (2, 2))

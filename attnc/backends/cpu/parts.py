@@ -17,7 +17,7 @@ from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.room import Room
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import node
-from attnc.schedule.cpu_form import LEAST, PARTS
+from attnc.schedule.cpu_form import PARTS, least
 from attnc.tile.lower import COMBINE, row
 from attnc.tile.program import PART, Join, Keys, Merge, Program, State
 
@@ -29,7 +29,7 @@ NAMES = (
 def begin(ctx: Context) -> None:
     """Where keys are cut, as `attnc.schedule.cpu_form` cuts them; once per call."""
     out, length = ctx.top, ctx.word("kv_len")
-    out.line(f"length = {LEAST}  # keys of a part")
+    out.line(f"length = {least(ctx.form.few)}  # keys of a part")
     with out.block(f"while length * {PARTS} < {length}:"):
         out.line("length *= 2")
     out.line(f"parts = max(({length} + length - 1) // length, 1)")
