@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attnc.schedule.cpu_form import PLAIN, CpuForm
+from attnc.schedule.cpu_form import PLAIN, CpuForm, most
 from attnc.schedule.schedule import Schedule
 from attnc.schedule.target import Target
 
@@ -18,7 +18,7 @@ LONG = (
 def choose(target: Target, itemsize: int, features: Mapping[str, int], form: CpuForm = PLAIN) -> Schedule:
     """The schedule for numbers of `itemsize` bytes (the compute type) and these feature extents."""
     width = target.vector_bytes // itemsize
-    rows = width if form.few else VECTORS * width
-    return Schedule(rows, LONG if form.long else KEYS, width, target.tile, target.bf16 and itemsize == 4).check(
-        target, itemsize
-    )
+    if form.few:
+        lanes = most(width)  # of the rows; those of the features are as many as there are
+        return Schedule(lanes, LONG if form.long else KEYS, lanes, target.tile, wide=width).check(target, itemsize)
+    return Schedule(VECTORS * width, KEYS, width, target.tile, target.bf16 and itemsize == 4).check(target, itemsize)

@@ -14,10 +14,11 @@ def reasons(
 ) -> Iterator[str]:
     """Sentences. unshared, unsplit: why the program can have no form that shares, or splits; "" where it can."""
     tall, wide = schedule.tile
-    yield (
-        f"vectors of {target.vector_bytes} bytes are {schedule.width} lanes; of {target.registers} registers, matrix products fill "
-        f"{tall} x {wide} with results"
-    )
+    if not form.few:
+        yield (
+            f"vectors of {target.vector_bytes} bytes are {schedule.width} lanes; of {target.registers} registers, matrix products "
+            f"fill {tall} x {wide} with results"
+        )
     if extents["q_len"] > QUERIES:
         return
     q_len, kv_len, group = extents["q_len"], extents["kv_len"], extents["group"]
@@ -26,7 +27,10 @@ def reasons(
         return
     count = rows(q_len, group, form.share)
     if form.few:
-        yield f"few queries: {count} of at most {most(schedule.width)} rows, so products have features in the lanes"
+        yield (
+            f"few queries: {count} of at most {schedule.rows} rows, so products have features in {schedule.wide} lanes, all else "
+            f"has rows in {schedule.width}"
+        )
     elif count > most(schedule.width):
         yield f"few queries, but {count} rows are more than {most(schedule.width)}: products have rows in the lanes"
     else:

@@ -11,7 +11,7 @@ from attnc.schedule.target import Target
 class Schedule:
     """`rows` queries and `keys` keys per tile, `width` lanes per vector, micro-kernels of `tile` rows x vectors.
 
-    bf16: scores of bfloat16 vectors are sums of products of pairs.
+    bf16: scores of bfloat16 vectors are sums of products of pairs. wide: lanes of the features in products for few queries.
     """
 
     rows: int
@@ -19,6 +19,7 @@ class Schedule:
     width: int
     tile: tuple[int, int]
     bf16: bool = field(default=False, repr=False)
+    wide: int = field(default=0, repr=False)
 
     def check(self, target: Target, itemsize: int) -> Schedule:
         """Itself; AssertionError where the target cannot run it."""

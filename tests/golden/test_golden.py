@@ -4,7 +4,6 @@
 """
 
 import os
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def stages(name: str) -> dict[str, str]:
     tables = {"doc": "int64"} | dict.fromkeys(("u", "wq", "wk", "slopes"), "float32")
     features = {"d": D, "e": E} | ({"r": 5} if name == "additive" else {})
     form = FORMS.get(name, PLAIN)
-    schedule = replace(SCHEDULE, rows=SCHEDULE.width, keys=1024) if form.long else SCHEDULE
+    schedule = Schedule(8, 1024, 8, SCHEDULE.tile, wide=16) if form.long else SCHEDULE
     dtype = DTYPES.get(name, "float32")
     problem = Problem(dtype, features, tables, target=AVX512, schedule=schedule, small=True, form=form)
     done = compile(graph, problem, stop_after="source")

@@ -328,7 +328,7 @@ def plan(variant: at.Attention, q_len: int, kv_len: int, heads: tuple[int, int],
 def test_explain_says_which_form_a_call_takes() -> None:
     """What a program refuses is said; the kernel is then another one, and no less right (`test_calls_with_few_queries`)."""
     most = rows_of_few(host().vector_bytes // 4)
-    assert f"few queries: 4 of at most {most} rows, so products have features in the lanes" in plan(
+    assert f"few queries: 4 of at most {most} rows, so products have features in {2 * most} lanes" in plan(
         local, 2, 1100, (4, 2)
     )
     assert "keys are not split: they are no more than 2048" in plan(local, 16, 2048, (4, 2))

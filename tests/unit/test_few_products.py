@@ -47,7 +47,7 @@ def test_scores(dtype: str, stored: str, n: int) -> None:
         q[:, :n] = rng.standard_normal((most(width), n))
         want = k.astype("float64") @ q[:, :n].astype("float64").T
         for queries in range(1, most(width) + 1):
-            c = np.full((keys + 1, width), 7, dtype)
+            c = np.full((keys + 1, most(width)), 7, dtype)
             run(queries, keys, k.ctypes.data, k.strides[0], q.ctypes.data, q.strides[0], c.ctypes.data)
             np.testing.assert_allclose(
                 c[:keys, :queries], want[:, :queries], rtol=0, atol=np.finfo(dtype).eps * 20 * n**0.5
@@ -70,7 +70,7 @@ def test_accumulation(mode: str, dtype: str, stored: str, n: int) -> None:
     for keys in (1, 15, 16, 17, 128):
         for queries in range(1, most(width) + 1):
             v = guarded(rounded(rng, (keys, n), stored), n + 3)
-            w, alpha = (rng.standard_normal(s).astype(dtype) for s in ((keys, width), width))
+            w, alpha = (rng.standard_normal(s).astype(dtype) for s in ((keys, most(width)), most(width)))
             rows = -(-queries // 2) * 2
             acc = np.zeros((rows + 1, padded), dtype)
             acc[:, :n] = rng.standard_normal((rows + 1, n))
@@ -104,7 +104,7 @@ def test_a_weight_of_zero_keeps_nothing_out_where_no_mask_is_looked_for() -> Non
     def run(v: int, w: int, acc: int) -> None:
         product(F, S, 3, 1, 1, v, 12, w, acc, width * 4, 0)
 
-    v, w, acc = np.full(3, np.nan, "float32"), np.zeros(width, "float32"), np.zeros((2, width), "float32")
+    v, w, acc = np.full(3, np.nan, "float32"), np.zeros(most(width), "float32"), np.zeros((2, width), "float32")
     run(v.ctypes.data, w.ctypes.data, acc.ctypes.data)
     assert np.isnan(acc[0, :3]).all() and not acc[0, 3:].any()
 

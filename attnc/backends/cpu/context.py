@@ -124,6 +124,11 @@ class Context:
         width = self.schedule.width
         return -(-self.features[feature] // width) * width * self.size
 
+    def wide(self, feature: str) -> int:
+        """Bytes of a feature vector that products for few queries read or add to."""
+        width = self.schedule.wide
+        return -(-self.features[feature] // width) * width * self.size
+
     def corners(self, x: Node) -> frozenset[str]:
         """The corners of a tile that a graph reads."""
         if x not in self.reach:

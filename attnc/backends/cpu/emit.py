@@ -40,7 +40,7 @@ IMPORTS = {
     "summary": SUMMARY, "vector": "vec",
 }  # fmt: skip
 FIXED = (
-    "args worker scratch tiles items item tile b h i0 i1 ni nx j0 j1 nj j jj jc x o f careful F I J B T INF NAN INT_MIN INT_MAX "
+    "args worker scratch tiles items item tile b h i0 i1 ni nx j0 j1 nj j jj jc x o f careful F G I J B T INF NAN INT_MIN INT_MAX "
     "start stop end span widest possible certain ia ib ja jb x0 x1 lo hi n0 n1 n2 n3 n4 n5 vec int32 "
     "int64 boolean float32 float64 range min max kernel"
 )
@@ -97,6 +97,8 @@ def _header(ctx: Context, title: str, code: str) -> str:
     out.line()
     out.line(f"T = {t.compute}")
     out.line(f"F, I, J, B = (vec(kind, {s.width}) for kind in (T, int64, int32, boolean))")
+    if ctx.form.few:
+        out.line(f"G = vec(T, {s.wide})  # features")
     out.line('INF, NAN = float("inf"), float("nan")')
     out.line("INT_MIN, INT_MAX = -(2**63), 2**63 - 1")
     for name in sorted({x.removeprefix("AS_") for x in needed if x.startswith("AS_")}):

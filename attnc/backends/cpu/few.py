@@ -17,11 +17,13 @@ from attnc.backends.cpu.lanes import I32, Lanes, convert, token
 from attnc.backends.cpu.memory import decode, first_lanes, masked_load, memory_type_of, storage_format, typed_pointer
 from attnc.backends.cpu.pieces import function
 from attnc.backends.cpu.vector import LLVM_TYPES, Vec
+from attnc.schedule.cpu_form import most
 from attnc.schedule.target import host
 
 I64 = ir.IntType(64)
 CHUNK = 32  # terms of a score that a lane sums one by one (see `microkernel.CHUNK`)
 BLOCK = 8  # keys whose values all queries add before the next: so few that the processor looks beyond them into memory
+SPARE = 6  # registers that do not hold queries, nor scores
 PAIR = 2  # queries that add values at once: as many as let a whole key's features stay in registers
 
 DOT = ("keys", "k", "k_row", "q", "q_row", "c")
@@ -39,6 +41,7 @@ class Few:
         self.kind, self.queries, self.n = kind, queries, n
         self.form, self.stored = storage_format(stored), token(stored).dtype_name
         self.width, self.size = kind.width, kind.dtype.bitwidth // 8
+        self.row = most(self.width) * self.size  # bytes of the scores, or weights, of a key
 
     @property
     def vectors(self) -> int:
@@ -90,9 +93,14 @@ class Body:
 
 
 def _dot(few: Few, g: Lanes, at: dict[str, Any]) -> None:
-    """c[key][x] for all lanes x, in which the queries repeat; key after key."""
-    b, pitch = g.b, _int(few.width * few.size)
+    """c[key][x] for all rows x, among which the queries repeat; key after key."""
+    b, pitch = g.b, _int(few.row)
+    first = ir.Constant(ir.VectorType(I32, most(few.width)), list(range(most(few.width))))
     queries = [b.add(at["q"], b.mul(at["q_row"], _int(x))) for x in range(few.queries)]
+    places = [(f, x) for f in range(few.vectors) for x in range(few.queries)]
+    kept = {}
+    for f, x in places[: host().registers - few.queries - SPARE]:
+        kept[f, x] = b.load(few.at(g, queries[x], f), align=few.size)
     with cgutils.for_range(b, at["keys"], intp=I64) as loop:
         row = b.add(at["k"], b.mul(loop.index, at["k_row"]))
         total: list[Any] = []
@@ -100,10 +108,13 @@ def _dot(few: Few, g: Lanes, at: dict[str, Any]) -> None:
             cells = [g.const(0)] * few.queries
             for f in range(start, min(start + CHUNK, few.vectors)):
                 key = few.stored_vector(g, row, f)
-                loads = [b.load(few.at(g, query, f), align=few.size) for query in queries]
+                loads = [kept.get((f, x)) or b.load(few.at(g, q, f), align=few.size) for x, q in enumerate(queries)]
                 cells = [g.fma(key, query, cell) for query, cell in zip(loads, cells, strict=True)]
             total = [g.fadd(x, y) for x, y in zip(total, cells, strict=True)] if total else cells
-        b.store(_summed(g, total), few.at(g, b.add(at["c"], b.mul(loop.index, pitch))), align=few.size)
+        place = typed_pointer(
+            b, b.add(at["c"], b.mul(loop.index, pitch)), ir.VectorType(g.type.element, most(few.width))
+        )
+        b.store(b.shuffle_vector(_summed(g, total), g.const(0), first), place, align=few.size)
 
 
 def _summed(g: Lanes, vectors: Sequence[Any]) -> Any:
@@ -145,7 +156,7 @@ def _acc(few: Few, mode: str, masked: bool, g: Lanes, at: dict[str, Any]) -> Non
             "v": b.add(at["v"], b.mul(first, at["v_row"])),
             "first": b.icmp_signed("==", first, _int(0)),
         }
-        weights = b.add(at["w"], b.mul(first, _int(few.width * few.size)))
+        weights = b.add(at["w"], b.mul(first, _int(few.row)))
         with cgutils.for_range_slice(b, _int(0), at["queries"], _int(few.queries), intp=I64) as (x, _):
             shift = b.mul(x, _int(few.size))
             own = {
@@ -178,7 +189,7 @@ def _sums(few: Few, masked: bool, g: Lanes, at: dict[str, Any], vectors: range) 
             term = g.fma(weight, value, cell)
             found.append(term if skipped is None else b.select(skipped, cell, term))
     rest = b.sub(left, _int(1))
-    behind = [rest, b.add(row, at["v_row"]), b.add(weights, _int(few.width * few.size)), *found]
+    behind = [rest, b.add(row, at["v_row"]), b.add(weights, _int(few.row)), *found]
     for phi, start, value in zip([*counters, *cells], begin, behind, strict=True):
         phi.add_incoming(start, entry)
         phi.add_incoming(value, b.block)
@@ -219,17 +230,17 @@ def _numbers(builder: Any, sig: Any, args: Any) -> list[Any]:
 
 
 def _counts(width: int) -> list[int]:
-    """2, 4 ... up to half a vector. Not 1: it took longer than 2."""
-    return [n for n in (2, 4, 8) if n <= max(width // 2, 2)]
+    """2, 4 ... Not 1: it took longer than 2."""
+    return [n for n in (2, 4, 8) if n <= most(width)]
 
 
 @intrinsic(prefer_literal=True)
 def few_dot(
     typingctx: Any, F: Any, stored: Any, n: Any, queries: Any, keys: Any, k: Any, k_row: Any, q: Any, q_row: Any, c: Any,
 ) -> Any:  # fmt: skip
-    """c[key][x] = sum over f < n of k[key][f] * q[x % m][f] for all lanes x; m >= queries is 2, 4 or 8.
+    """c[key][x] = sum over f < n of k[key][f] * q[x % m][f] for all x < `most` of the width of F; m >= queries is 2, 4 or 8.
 
-    q: m rows of whole vectors, zeros behind feature n. c: a vector for each key. Strides are bytes.
+    q: m rows of whole vectors, zeros behind feature n. c: `most` numbers for each key. Strides are bytes.
     """
     operands = (F, stored, n, queries, keys, k, k_row, q, q_row, c)
     kernels = _kernels(operands, _counts)
@@ -256,7 +267,7 @@ def few_dot(
 def _accumulation(name: str, mode: str, masked: bool) -> Any:
     """The intrinsic NAME(F, stored, n, queries, keys, v, v_row, w, acc, acc_row, alpha); see `_acc`.
 
-    acc: an even number of rows of whole vectors. w: a vector for each key, the weights of the queries in its first lanes.
+    acc: an even number of rows of whole vectors. w: for each key `most` numbers, of which the first are the weights of the queries.
     """
 
     def emit(few: Few, g: Lanes, at: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attnc.backends.cpu.context import Context
-from attnc.schedule.cpu_form import most
 from attnc.tile.program import Dot, DotAcc, Keys, Load, State, Statement, reads
 
 
@@ -26,12 +25,12 @@ def holds(ctx: Context, s: State) -> bool:
 
 def queries(ctx: Context, keys: Keys) -> None:
     """The rows of all scores of a sweep, each filled up to whole vectors with zeros."""
-    width, count = ctx.schedule.width, most(ctx.schedule.width)
+    width, count = ctx.schedule.width, ctx.schedule.rows
     found = {s.rows: s.feature for s in (*keys.full, *keys.partial) if isinstance(s, Dot)}
     for name, feature in found.items():
-        n, pitch = ctx.features[feature], ctx.padded(feature)
+        n, pitch = ctx.features[feature], ctx.wide(feature)
         place = ctx.row_major[name] = ctx.allocate(f"{name}_few", count * pitch)
-        if n % width:
+        if n * ctx.size < pitch:
             ctx.out.line(f"fill(F, {place}, {count}, {pitch}, {pitch // (width * ctx.size)}, {width * ctx.size})")
         source = f"{ctx.places[name]}, {ctx.pitch}"
         ctx.out.line(f"unpack_rows(T, {place}, {pitch}, AS_{ctx.types.compute}, {source}, {count}, {n})")
@@ -39,22 +38,22 @@ def queries(ctx: Context, keys: Keys) -> None:
 
 def state(ctx: Context, name: str, feature: str) -> None:
     """An accumulator of zeros, its rows an even number."""
-    pitch, step = ctx.padded(feature), ctx.schedule.width * ctx.size
+    pitch, step = ctx.wide(feature), ctx.schedule.width * ctx.size
     if name not in ctx.row_major:
-        ctx.row_major[name] = ctx.allocate(f"{name}_few", most(ctx.schedule.width) * pitch)
+        ctx.row_major[name] = ctx.allocate(f"{name}_few", ctx.schedule.rows * pitch)
     ctx.out.line(f"fill(F, {ctx.row_major[name]}, (ni + 1) // 2 * 2, {pitch}, {pitch // step}, {step})")
 
 
 def finite(ctx: Context, s: DotAcc) -> str:
     """Whether an accumulator has neither NaN nor infinity."""
-    return f"all_finite(F, {ctx.row_major[s.accumulator]}, ni, {ctx.padded(s.feature)}, {ctx.features[s.feature]})"
+    return f"all_finite(F, {ctx.row_major[s.accumulator]}, ni, {ctx.wide(s.feature)}, {ctx.features[s.feature]})"
 
 
 def transpose(ctx: Context, states: Iterable[State]) -> None:
     """Finished accumulators to where all other steps read them."""
     for s in states:
         if s.feature is not None:
-            n, source = ctx.features[s.feature], f"{ctx.row_major[s.name]}, {ctx.padded(s.feature)}"
+            n, source = ctx.features[s.feature], f"{ctx.row_major[s.name]}, {ctx.wide(s.feature)}"
             target = f"{ctx.row_features(s.name, s.feature)}, {ctx.pitch}"
             lanes = f"nx * {ctx.schedule.width}"
             ctx.out.line(f"pack_rows(T, {target}, {source}, AS_{ctx.types.compute}, ni, {lanes}, {n})")
@@ -63,16 +62,16 @@ def transpose(ctx: Context, states: Iterable[State]) -> None:
 def dot(ctx: Context, s: Dot) -> None:
     """Scores of all keys of the tile."""
     k, n, q = ctx.vectors[s.keys], ctx.features[s.feature], ctx.row_major[s.rows]
-    rows = f"{q}, {ctx.padded(s.feature)}"
-    ctx.out.line(f"few_dot(F, AS_{k.stored}, {n}, ni, nj, {k.base}, {k.pitch}, {rows}, {ctx.pair(s.name)})")
+    rows = f"{q}, {ctx.wide(s.feature)}"
+    ctx.out.line(f"few_dot(G, AS_{k.stored}, {n}, ni, nj, {k.base}, {k.pitch}, {rows}, {ctx.pair(s.name)})")
 
 
 def dot_acc(ctx: Context, s: DotAcc) -> None:
     """Accumulation over all keys of the tile."""
     v, n = ctx.vectors[s.values], ctx.features[s.feature]
     name, scale = ("few_add", "0") if s.scale is None else ("few_scale", ctx.places[s.scale])
-    target = f"{ctx.row_major[s.accumulator]}, {ctx.padded(s.feature)}"
-    operands = f"F, AS_{v.stored}, {n}, ni, nj, {v.base}, {v.pitch}, {ctx.places[s.weights]}, {target}, {scale}"
+    target = f"{ctx.row_major[s.accumulator]}, {ctx.wide(s.feature)}"
+    operands = f"G, AS_{v.stored}, {n}, ni, nj, {v.base}, {v.pitch}, {ctx.places[s.weights]}, {target}, {scale}"
     if not s.skip_zero:
         ctx.out.line(f"{name}({operands})")
         return

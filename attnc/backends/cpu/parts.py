@@ -39,7 +39,7 @@ def begin(ctx: Context) -> None:
 def room(ctx: Context, states: Sequence[State]) -> Room:
     """Of the records of a sweep with these states; see `Room`."""
     numbers = ALIGN + sum(_bytes(ctx, s) for s in states if not few_rows.holds(ctx, s))
-    rows = 2 * sum(ctx.padded(s.feature) for s in states if s.feature is not None and ctx.form.few)
+    rows = 2 * sum(ctx.wide(s.feature) for s in states if s.feature is not None and ctx.form.few)
     return Room(0, numbers, rows)
 
 
@@ -89,7 +89,7 @@ def _states(ctx: Context, states: Sequence[State]) -> Iterator[tuple[State, str]
         if few_rows.holds(ctx, s):
             assert s.feature is not None
             ctx.out.line(f"{place} = record + {fixed}" + (f" + (ni + 1) // 2 * {rows}" if rows else ""))
-            rows += 2 * ctx.padded(s.feature)
+            rows += 2 * ctx.wide(s.feature)
         else:
             ctx.out.line(f"{place} = record + {end}")
             end += _bytes(ctx, s)
@@ -152,7 +152,7 @@ def _join_rows(ctx: Context, join: Join, part: str) -> None:
     """An accumulator, row by row."""
     s, out = join.state, ctx.out
     assert s.feature is not None
-    pitch, step = ctx.padded(s.feature), ctx.schedule.width * ctx.size
+    pitch, step = ctx.wide(s.feature), ctx.schedule.width * ctx.size
     with out.block("for r in range(ni):"):
         new = f"load(F, {part} + r * {pitch} + f)"
         if join.scale is not None:
