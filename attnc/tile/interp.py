@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,12 +45,12 @@ def run(
     dtype: Any = np.float64,
     tile: tuple[int, int] = (4, 4),
     rules: Rules | None = None,
-    part: int | None = None,
+    part: int | Sequence[int] | None = None,
 ) -> list[Array]:
     """The outputs, (B,Hq,Lq) or (B,Hq,Lq,F), as `attnc.interp.interpret` gives them.
 
     tile: rows and keys of a tile. rules: replacements for entries of `attnc.interp.ELEMENTWISE`. part: keys of a part, whole
-    tiles, where the parts' states are merged (`attnc.tile.merge.split`).
+    tiles, or where parts end, where their states are merged (`attnc.tile.merge.split`).
     """
     x = inputs.extents
     features = {**x, **_feature_extents(program, inputs)}
@@ -142,7 +142,7 @@ class _Item:
         shape = [sizes.get(a, n) if a in ("i", "j") else n for a, n in zip(full, data.shape, strict=True)]
         return Value(np.broadcast_to(data, shape), full)
 
-    def run(self, program: Program, part: int | None) -> None:
+    def run(self, program: Program, part: int | Sequence[int] | None) -> None:
         """Execute all steps, with the keys at once or in parts."""
         programs = split(program) if part is not None else None
         if part is None or programs is None:
@@ -150,8 +150,9 @@ class _Item:
                 self.step(step)
             return
         first, last = programs
-        for start in range(0, max(self.extents["kv_len"], 1), part):
-            self.span = (start, start + part)
+        ends = range(part, max(self.extents["kv_len"], 1) + part, part) if isinstance(part, int) else part
+        for start, end in itertools.pairwise((0, *ends)):
+            self.span = (start, end)
             for step in first.steps:
                 self.step(step)
         for step in last.steps:
@@ -204,9 +205,9 @@ class _Item:
 
     def _tiles(self, keys: Keys) -> Iterator[tuple[int, int, bool]]:
         """Where the tiles that are not empty start and stop, and whether the full body runs."""
-        first, last = self.span
-        start = np.arange(first, min(last, self.extents["kv_len"]), self.tile)
-        stop = np.minimum(start + self.tile, self.extents["kv_len"])
+        first, last = self.span[0], min(self.span[1], self.extents["kv_len"])
+        start = np.arange(first, last, self.tile)
+        stop = np.minimum(start + self.tile, last)
         b, h, i0, i1 = (np.full(len(start), x) for x in (self.b, self.h, self.rows[0], self.rows[1] - 1))
         possible, full = self.judges[keys.number](b, h, i0, i1, start, stop - 1)
         return zip(start[possible].tolist(), stop[possible].tolist(), full[possible].tolist(), strict=True)
