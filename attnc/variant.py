@@ -18,6 +18,7 @@ from attnc.graphs import Graphs
 from attnc.interp import interpret
 from attnc.ir.graph import Graph
 from attnc.lse import with_lse as with_lse
+from attnc.matrix import Matrix
 from attnc.runtime.binding import Bound, as_numpy, bind
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from attnc.warm import Ready
 
 
-class Attention:
+class Attention(Matrix):
     """One attention variant.
 
     Call it, or its methods, with Q (B,Hq,Lq,D), K (B,Hkv,Lk,D), V (B,Hkv,Lk,Dv), all float16, bfloat16, float32 or float64,
@@ -51,7 +52,7 @@ class Attention:
         """called, rewrite: where calls have other operands than the function, and its graph is made to read them."""
         declared = signature(function)
         self.function, self.signature = function, called or declared
-        self._of_rows: Attention | None = None
+        super().__init__()
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", "attention")
         self._graphs = Graphs(function, declared, rewrite)
@@ -164,6 +165,9 @@ class Attention:
     def _trace(self, bound: Bound) -> Graph:
         return self._graphs.of(bound)
 
+    def _derived(self, called: Signature, rewrite: Callable[[Graph], Graph]) -> Attention:
+        return Attention(self.function, called, rewrite)
+
     def _prepare(self, bound: Bound, lse: bool) -> Prepared:
         key = (bound.specialisation, lse)
         graph = self._trace(bound)
@@ -231,37 +235,6 @@ class Attention:
             return calls.verify(q, k, v, return_lse, layout, operands)
         result = self._run(q, k, v, operands, layout, return_lse, None)
         return report(result.bound_graph, result.bound.inputs, result.arrays, result.dtypes)
-
-    def weights(
-        self, q: Any, k: Any, *, rows: Any = None, cols: Any = None, layout: str = "bhld", **operands: Any
-    ) -> np.ndarray[Any, Any]:
-        """The attention matrix (B,Hq,Lq,Lk) in q's dtype: the kernel's output for V = identity.
-
-        rows, cols: slices or ranges of queries and keys, for that window of the matrix alone; nothing is computed for other rows.
-        An operand of the variant that is called so goes first. OutputError: the output is not linear in v, or the variant has
-        several. ShapeError: steps in a slice.
-        """
-        from attnc.weights import Window, check_inputs, check_linear
-
-        operands, chosen = self._apart({"rows": rows, "cols": cols}, operands)
-        q, k = as_numpy(q, "Q"), as_numpy(k, "K")
-        check_inputs(self.__name__, self.signature.operands, q, k, operands)
-        part = Window.of(q, k, layout, **chosen)
-        check_linear(self._trace(bind(self.signature, q, k, k, operands, layout)))  # any V
-        variant = self
-        if part.rows is not None:
-            variant, place = self._for_rows(part.rows.start, q.shape[-3 if layout == "blhd" and q.ndim > 2 else -2])
-            operands = operands | place
-        return part.weights(lambda q, v: variant(q, k, v, layout=layout, **operands), q, k)
-
-    def _for_rows(self, first: int, total: int) -> tuple[Attention, dict[str, int]]:
-        """The variant for rows from `first` on, of `total`, and the operands that say so."""
-        from attnc.rows import of_rows
-
-        rows = of_rows(self.signature)
-        if self._of_rows is None:
-            self._of_rows = Attention(self.function, rows.signature, rows.graph)
-        return self._of_rows, {rows.first: first, rows.total: total}
 
     def show(self, stage: Stage, q: Any, k: Any, v: Any, *, layout: str = "bhld", **operands: Any) -> str:
         """The variant at a stage of the pipeline: "graph" as traced, "fused", "tile", "source"."""

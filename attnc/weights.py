@@ -113,7 +113,7 @@ def linear(x: Node) -> bool:
     """Whether x is proved linear in v."""
     if x.op == "role":
         return bool(x["name"] == "v")
-    reads = [_reads_v(o) for o in x.operands]
+    reads = [reads_v(o) for o in x.operands]
     if x.op in ("mul", "attend", "dot", "project"):
         return sum(reads) == 1 and all(linear(o) for o, r in zip(x.operands, reads, strict=True) if r)
     if x.op == "div":
@@ -127,5 +127,6 @@ def linear(x: Node) -> bool:
     return False
 
 
-def _reads_v(x: Node) -> bool:
+def reads_v(x: Node) -> bool:
+    """Whether x depends on v."""
     return any(y.op == "role" and y["name"] == "v" for y in topological([x]))

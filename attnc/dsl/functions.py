@@ -196,7 +196,7 @@ def _reduce(how: str, x: Any, over: Any) -> Expr:
             f"at.{how} over {over!r}",
             where=here(),
             cause="a variant says what one query of one head computes; reductions run over the keys j or a feature axis",
-            cure="reduce over 'j' or a feature axis",
+            cure="reduce over 'j' or a feature axis; what a key gets from all queries is variant.column_sums(Q, K)",
         )
     if operand.dtype == "bool":
         operand = convert(operand, "int")
