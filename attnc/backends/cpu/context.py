@@ -127,6 +127,7 @@ class Context:
     def wide(self, feature: str) -> int:
         """Bytes of a feature vector that products for few queries read or add to."""
         width = self.schedule.wide
+        assert width > 0, f"{self.schedule} is for many queries"
         return -(-self.features[feature] // width) * width * self.size
 
     def corners(self, x: Node) -> frozenset[str]:
