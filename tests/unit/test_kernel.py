@@ -134,14 +134,16 @@ def one_for_each_form(variant: at.Attention) -> bool:
 
 @pytest.mark.parametrize("lk", [1, 17, 63, 64, 65, 127, 128, 129, 300])
 def test_one_kernel_for_every_length(lk: int) -> None:
+    variant = at.attention(local.function)
     for lq in (1, 17, 63, 64, 65, lk):
-        report = local.verify(*qkv(lq, lk), return_lse=True)
+        report = variant.verify(*qkv(lq, lk), return_lse=True)
         assert report.ok and max(report.bounds) < 1e-4, f"{lq} x {lk}: {report}"
-    assert one_for_each_form(local)
+    assert one_for_each_form(variant)
 
 
 @pytest.mark.parametrize("variant", FORMULAS, ids=lambda f: f.__name__)
 def test_formulas(variant: at.Attention) -> None:
+    variant = at.attention(variant.function)
     for lq, lk in ((1, 1), (70, 101), (129, 64)):
         inputs, operands = qkv(lq, lk), OPERANDS.get(variant.__name__, lambda *_: {})(lq, lk)
         report = variant.verify(*inputs, **operands)
@@ -205,25 +207,26 @@ def test_strides_do_not_matter(name: str) -> None:
 
 def test_layouts_and_ranks() -> None:
     q, k, v = qkv(40, 50)
-    out, lse = local(q, k, v, return_lse=True)
+    variant = at.attention(local.function)
+    out, lse = variant(q, k, v, return_lse=True)
 
     def turned(x: np.ndarray) -> np.ndarray:
         return x.swapaxes(-2, -3)
 
     for make in (lambda x: x, np.ascontiguousarray):
-        got, got_lse = local(*(make(turned(x)) for x in (q, k, v)), layout="blhd", return_lse=True)
+        got, got_lse = variant(*(make(turned(x)) for x in (q, k, v)), layout="blhd", return_lse=True)
         np.testing.assert_array_equal(turned(got), out)
         np.testing.assert_array_equal(got_lse, lse)
-        got, got_lse = local(*(make(turned(x[1])) for x in (q, k, v)), layout="blhd", return_lse=True)
+        got, got_lse = variant(*(make(turned(x[1])) for x in (q, k, v)), layout="blhd", return_lse=True)
         np.testing.assert_array_equal(turned(got), out[1])
         np.testing.assert_array_equal(got_lse, lse[1])
-    got, got_lse = local(q[1], k[1], v[1], return_lse=True)
+    got, got_lse = variant(q[1], k[1], v[1], return_lse=True)
     np.testing.assert_array_equal(got, out[1])
     np.testing.assert_array_equal(got_lse, lse[1])
-    got, got_lse = local(q[1, 3], k[1, 1], v[1, 1], return_lse=True)
+    got, got_lse = variant(q[1, 3], k[1, 1], v[1, 1], return_lse=True)
     np.testing.assert_array_equal(got, out[1, 3])
     np.testing.assert_array_equal(got_lse, lse[1, 3])
-    assert one_for_each_form(local)
+    assert one_for_each_form(variant)
 
 
 @pytest.mark.parametrize("place", ["plain", *(name for name in STRIDED if name != "unaligned")])
