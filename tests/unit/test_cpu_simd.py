@@ -283,6 +283,20 @@ def test_first_lanes_touch_nothing_else(stored: str) -> None:
         assert (out[:n] == x[:n]).all() and (out[n:] == np.array(77, numpy_dtype)).all()
 
 
+def test_any_address_may_be_asked_for() -> None:
+    read, write = mem.ask_to_read, mem.ask_to_write
+
+    @numba.njit
+    def run(address: int) -> None:
+        read(address)
+        write(address)
+
+    x = np.arange(16)
+    for address in (x.ctypes.data, x.ctypes.data + x.nbytes, 0, 1, -64, 2**62):
+        run(address)
+    assert (x == np.arange(16)).all()
+
+
 def test_iota_reductions_and_atomics() -> None:
     J, F, B = vec(types.int64, W), vec(types.float32, W), vec(types.boolean, W)
     iota, load, store, fetch_add = mem.iota, mem.load, mem.store, mem.fetch_add

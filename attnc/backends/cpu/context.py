@@ -104,6 +104,7 @@ class Context:
     direct: set[str] = field(
         default_factory=set
     )  # key features that only products for few queries read, as they are stored
+    looks_ahead: bool = False  # whether the last tile of the present sweep asks for what is touched next
     row_major: dict[str, str] = field(default_factory=dict)  # where those products keep queries and accumulators
 
     def __post_init__(self) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from attnc.backends.cpu import ahead
 from attnc.backends.cpu.context import Context
 from attnc.backends.spelling import Scope
 from attnc.runtime.arrays import ITEMSIZE
+from attnc.schedule.cpu_form import PLAIN
 
 
 @contextmanager
@@ -25,10 +27,14 @@ def items(ctx: Context) -> Iterator[None]:
         length, heads = f"{length} * {group}", "kv_heads"
     out.line(f"tiles = ({length} + {rows - 1}) // {rows}")
     out.line(f"items = {ctx.word('batch')} * {heads} * tiles{' * parts' if ctx.form.split else ''}")
-    with out.block("while True:"):
+    plain = ctx.form == PLAIN
+    if plain:
         out.line("item = fetch_add(args, 1)")
-        with out.block("if item >= items:"):
-            out.line("break")
+    with out.block("while item < items:" if plain else "while True:"):
+        if not plain:
+            out.line("item = fetch_add(args, 1)")
+            with out.block("if item >= items:"):
+                out.line("break")
         if ctx.form.split:
             out.line("part, item = item % parts, item // parts")
         out.line("tile = tiles - 1 - item % tiles")
@@ -43,7 +49,11 @@ def items(ctx: Context) -> Iterator[None]:
         out.line(f"nx = (ni + {width - 1}) // {width}")
         own = {"b"} if ctx.form.share else {"b", "h"}
         ctx.item = Scope(out.place(), lambda x: x.axes <= own and ctx.corners(x) <= {"i0", "i1"})
+        if plain:
+            ahead.begin_item(ctx)
         yield
+        if plain:
+            ahead.end_item(ctx)
 
 
 def kv_head(ctx: Context) -> str:

@@ -107,12 +107,12 @@ def encode(builder: Any, value: Any, lanes: Lanes, form: tuple[Any, int, str]) -
     return builder.trunc(builder.lshr(kept, i.const(16)), target)
 
 
-def prefetch(builder: Any, address: Any) -> None:
-    """Asks for the cache line at an address, soon to be read. Any address will do."""
+def prefetch(builder: Any, address: Any, write: bool = False) -> None:
+    """Asks for the cache line at an address, soon to be read or written. Any address will do."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, byte), I32(0), I32(3), I32(1)])
+    builder.call(function, [builder.inttoptr(address, byte), I32(int(write)), I32(3), I32(1)])
 
 
 def typed_pointer(builder: Any, address: Any, pointee: Any) -> Any:
@@ -286,6 +286,25 @@ def fetch_add(typingctx: Any, address: Any, amount: Any) -> Any:
         return builder.atomic_rmw("add", typed_pointer(builder, place, I64), value, "seq_cst")
 
     return types.int64(address, amount), codegen
+
+
+def _ask(name: str, write: bool) -> Any:
+    def ask(typingctx: Any, address: Any) -> Any:
+        _address(address)
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            prefetch(builder, convert(builder, args[0], address, types.int64, None), write)
+            return context.get_dummy_value()
+
+        return types.void(address), codegen
+
+    ask.__name__ = name
+    return intrinsic(ask)
+
+
+# The cache line at an address is soon read, or written. It may be any address.
+ask_to_read = _ask("ask_to_read", False)
+ask_to_write = _ask("ask_to_write", True)
 
 
 def _reduction(name: str, on_mask: str | None, on_int: str | None, on_float: str | None) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from attnc.backends.cpu import ahead
 from attnc.backends.cpu.context import LANES, Context, Span
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.cpu.rows import anything, features, lanes, neutral, no_features
@@ -54,6 +55,7 @@ class Pairs:
     vectors: Span
     keys: Span
     rows: Scope = field(init=False)
+    loops: int = 0  # printed so far
 
     def emit(self) -> None:
         """Print `for x in range(nx)`: one block of lanes after the other through all loops."""
@@ -101,7 +103,11 @@ class Pairs:
         later = self.stored | {name for s in after for name in reads(s)}
         sums = {s.name: ctx.names.fresh(s.name) for s in loop if isinstance(s, Reduce)}
         before = self.rows.out = ctx.out.place()
+        line, number = ahead.rows_of(ctx, self.loops), self.loops
+        self.loops += 1
         with self._chunks(loop, sums) as (keys, parts), ctx.out.block(f"for jj in {keys}:"):
+            if line is not None:
+                ahead.request(ctx, number, line)
             inner = Scope(ctx.out, anything)
             if any(x.op == "index" and x["name"] == "j" for s in loop for x in topological([s.graph])):
                 ctx.out.line("j = j0 + jj")

@@ -10,11 +10,12 @@ from attnc.backends.cpu.context import LANES, VECTORS, Context, Span
 from attnc.backends.cpu.leaves import Spelling
 from attnc.backends.leaves import number
 from attnc.backends.spelling import Scope
-from attnc.ir.graph import Node
+from attnc.ir.graph import Node, topological
 from attnc.passes.expand import feature_axes
 from attnc.runtime.arrays import ITEMSIZE
+from attnc.schedule.cpu_form import PLAIN
 from attnc.tile.lower import COMBINE, row
-from attnc.tile.program import FeatureReduce, Load, RowMap, State, Store
+from attnc.tile.program import FeatureReduce, Load, RowMap, State, Store, reads
 
 NEUTRAL = {"sum": "0.0", "max": "-INF", "min": "INF"}
 
@@ -140,7 +141,7 @@ def store(ctx: Context, s: Store) -> None:
         _store_numbers(ctx, s, base, stored)
         return
     n = ctx.features[s.feature]
-    out = ctx.row_features(f"out{s.index}_rows", s.feature)
+    out = _result(ctx, s, s.feature)
     _store_features(ctx, s.graph, out, n)
     if not ctx.form.share:
         ctx.out.line(f"unpack_rows(T, {base}, {step}, AS_{stored}, {out}, {ctx.pitch}, ni, {n})")
@@ -149,6 +150,17 @@ def store(ctx: Context, s: Store) -> None:
         start, step = items.begin_of(ctx, word)
         ctx.out.line(f"{base} = {start}")
         ctx.out.line(f"unpack_rows(T, {base}, {step}, AS_{stored}, {out} + run * {ctx.size}, {ctx.pitch}, count, {n})")
+
+
+def _result(ctx: Context, s: Store, feature: str) -> str:
+    """Scratch for an output's rows: those of an accumulator with its features that nothing reads any more, else their own."""
+    steps = ctx.program.steps
+    if ctx.form == PLAIN and all(isinstance(x, Store) for x in steps[steps.index(s) :]):
+        busy = {name for x in steps[steps.index(s) + 1 :] if isinstance(x, Store) for name in reads(x)}
+        for x in topological([s.graph]):
+            if x.op == "value" and feature_axes(x) == {feature} and x["name"] in ctx.places and x["name"] not in busy:
+                return ctx.places[x["name"]]
+    return ctx.row_features(f"out{s.index}_rows", feature)
 
 
 def _store_numbers(ctx: Context, s: Store, base: str, stored: str) -> None:

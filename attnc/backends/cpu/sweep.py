@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from attnc.backends import classes
-from attnc.backends.cpu import few_rows, items
+from attnc.backends.cpu import ahead, few_rows, items
 from attnc.backends.cpu import keys as key_side
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.columns import columns
@@ -24,6 +24,7 @@ from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Redu
 def sweep(ctx: Context, keys: Keys) -> None:
     """One sweep over the keys: its states, its loop, and where the products must be done again with care."""
     ctx.out.line(f"# sweep {keys.number} over the keys")
+    ahead.begin_sweep(ctx, keys)
     for s in keys.states:
         row_side.state(ctx, s)
     if ctx.form.few:
@@ -62,6 +63,7 @@ def _run(ctx: Context, keys: Keys) -> None:
     start, stop = ends(ctx, keys)
     with ctx.out.block(f"for j0 in range({start}, {stop}, {ctx.schedule.keys}):"):
         ctx.out.line(f"nj = min({ctx.schedule.keys}, {stop} - j0)")
+        ahead.begin_tile(ctx, stop)
         if keys.full and keys.partial:
             ctx.out.line("j1 = j0 + nj - 1")
             classes.ask(ctx, keys, {"certain": keys.certain}, partial(Spelling, ctx))
@@ -83,6 +85,7 @@ def _spans(ctx: Context, keys: Keys) -> None:
             out.line("continue")
         with out.block("if possible:  # not empty"), out.block(f"for j0 in range(j0, end, {size}):"):
             out.line(f"nj = min({size}, end - j0)")
+            ahead.begin_tile(ctx, stop)
             _bodies(ctx, keys)
         out.line("j0 = end")
         place = "j0" if start == "0" else f"(j0 - {start})"
