@@ -51,12 +51,14 @@ class Graphs:
         return graph
 
     def _check_ranges(self, graph: Graph, bound: Bound) -> None:
-        from attnc.passes.check_ranges import check_ranges
-
         operands, extents = bound.inputs.operands, bound.inputs.extents
         shapes, scalars = parts(operands)
+        if not shapes:  # no tables
+            return
         key = (bound.specialisation, *extents.values(), *shapes.values(), *scalars.values())
         if key not in self._in_range:
+            from attnc.passes.check_ranges import check_ranges
+
             check_ranges(graph, extents, shapes, scalars)
             if len(self._in_range) >= CHECKED:
                 self._in_range.clear()

@@ -42,7 +42,8 @@ def version() -> str:
             if x.is_dir():
                 folders.append(x.path)
             elif x.name.endswith(".py"):
-                files.append((x.path, x.stat().st_size, x.stat().st_mtime_ns))
+                found = x.stat()
+                files.append((x.path, found.st_size, found.st_mtime_ns))
     return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
 
 

@@ -225,7 +225,9 @@ class ColdPeerRow:
 
 
 def _start(file: Path, cache: Path) -> dict[str, Any]:
-    found: dict[str, Any] = python([str(file)], {"ATTNC_CACHE_DIR": str(cache)})
+    """A process with this cache. Python's bytecode is kept from one to the next, as where attnc is installed."""
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(file.with_name("bytecode"))}
+    found: dict[str, Any] = python([str(file)], {"ATTNC_CACHE_DIR": str(cache), **bytecode})
     return found
 
 
