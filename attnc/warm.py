@@ -43,7 +43,7 @@ def version() -> str:
                 folders.append(x.path)
             elif x.name.endswith(".py"):
                 found = x.stat()
-                files.append((x.path, found.st_size, found.st_mtime_ns))
+                files.append((x.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
     return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
 
 

@@ -1,6 +1,7 @@
 """A first call whose kernel is in the cache: nothing is lowered or emitted, and what is noted leads to the right kernel."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -137,3 +138,8 @@ def test_the_version_is_that_of_the_files(tmp_path: Path, monkeypatch: pytest.Mo
         path.write_text(text)
         found.append(warm.version.__wrapped__())
     assert len(set(found)) == 3 and found[2] == found[3]
+    edited = tmp_path / "part/one.py"
+    before = edited.stat()
+    edited.write_text("cd")
+    os.utime(edited, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert warm.version.__wrapped__() not in found  # same size, and a time that a tool has put back
