@@ -18,6 +18,7 @@ from attnc.ir.verify import verify
 from attnc.passes.canonicalise import canonicalise
 from attnc.passes.expand import expand
 from attnc.passes.fold import fold
+from attnc.passes.merge_factors import merge_factors
 from attnc.passes.plan_sweeps import Plan, plan_sweeps
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.runtime.cache import Cache
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from attnc.schedule.short import Form
 
 Stage = Literal["graph", "fused", "tile", "source", "kernel"]
-PASSES: tuple[Callable[[Graph], Graph], ...] = (canonicalise, fold, expand, canonicalise, fold)
+PASSES: tuple[Callable[[Graph], Graph], ...] = (canonicalise, fold, expand, canonicalise, fold, merge_factors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def _cpu(program: Program, problem: Problem, extents: Mapping[str, int]) -> _Dev
     line = f"schedule: tiles of {s.rows} {what} x {s.keys} keys, {s.width} lanes, {threads.get_num_threads()} threads"
     why = reasons(s, problem.target, form, extents, share.obstacle(program), obstacle(program))
     queries = min(-(-s.rows // extents["group"]), extents["q_len"]) if form.share else s.rows
-    return _Device([line, *(f"  {text}" for text in why)], (queries, s.keys), s.tile[1] * s.width)
+    return _Device([line, *(f"  {text}" for text in why)], (queries, s.keys), s.block[1] * s.width)
 
 
 def _cuda(graph: Graph, program: Program, problem: Problem, target: str, extents: Mapping[str, int]) -> _Device:

@@ -32,8 +32,12 @@ class Printer:
     def place(self) -> Printer:
         """A printer whose lines will stand here, whenever they come."""
         inner = Printer()
-        self.parts.append((self.margin, inner))
+        self.insert(inner)
         return inner
+
+    def insert(self, other: Printer) -> None:
+        """Another printer's lines, here."""
+        self.parts.append((self.margin, other))
 
     @contextmanager
     def block(self, header: str) -> Iterator[None]:

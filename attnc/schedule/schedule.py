@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from attnc.schedule.target import Target
 
+TALL = 12  # rows of a matrix tile that has few vectors
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -21,6 +23,11 @@ class Schedule:
     bf16: bool = field(default=False, repr=False)
     wide: int = field(default=0, repr=False)
 
+    @property
+    def block(self) -> tuple[int, int]:
+        """The matrix tile of partial tiles, whose queries skip keys in blocks of as many vectors."""
+        return of_vectors(self.tile, min(self.tile[1], 2))
+
     def check(self, target: Target, itemsize: int) -> Schedule:
         """Itself; AssertionError where the target cannot run it."""
         assert self.rows % self.width == 0, f"{self.rows} rows are no whole vectors of {self.width}"
@@ -28,3 +35,9 @@ class Schedule:
         assert not self.bf16 or (target.bf16 and self.width * itemsize == 64), f"{self.width} pairs of bfloat16"
         assert self.keys > 0 and self.tile[0] > 0 and self.tile[1] > 0
         return self
+
+
+def of_vectors(tile: tuple[int, int], vectors: int) -> tuple[int, int]:
+    """Rows and vectors of the matrix tile for no more `vectors` than the tile has: as many results, but at most TALL rows."""
+    rows, wide = tile
+    return (rows, wide) if vectors == wide else (max(rows, min(rows * wide // vectors, TALL)), vectors)

@@ -12,6 +12,7 @@ from attnc.passes.bound import bound, corner
 from attnc.passes.canonicalise import canonicalise
 from attnc.passes.expand import expand
 from attnc.passes.fold import fold, fold_node
+from attnc.passes.merge_factors import merge_factors
 from attnc.passes.plan_sweeps import plan_sweeps
 
 
@@ -121,3 +122,26 @@ def test_a_mask_of_one_clause_is_a_run_of_keys(condition, i0, i1, ends):
         leaves = {corner(name): Value(np.asarray(x), ()) for name, x in (("i0", i0), ("i1", i1))}
         run = Interpreter(Inputs(*(np.zeros(shape) for _ in range(3))), np.float64, 0, 1, bindings=leaves)
         assert tuple(int(x.data) for x in run.run(found.run)) == ends
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["*", "r*", "/"]), st.integers(0, 3)), max_size=4),
+    st.sampled_from(["tanh", "sigmoid", "erf"]),
+)
+def test_factors_below_a_smooth_function_become_one(steps, name):
+    def weights(q, k, v, h, i, *, cap: float = 3.0, slopes: at.Tensor["h"], rows: at.Tensor["i"]):
+        s, factors = at.dot(q, k), [cap, slopes[h], rows[i], 0.25]
+        for sign, n in steps:
+            s = s * factors[n] if sign == "*" else factors[n] * s if sign == "r*" else s / factors[n]
+        return getattr(at, name)(s) @ v
+
+    graph = at.attention(weights).graph
+    merged = merge_factors(graph)
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((1, 2, 5, 4)), rng.standard_normal((1, 2, 6, 4))
+    operands = {"cap": 3.0, "slopes": rng.uniform(0.5, 2, 2), "rows": rng.uniform(0.5, 2, 5)}
+    found = [Interpreter(Inputs(q, k, k, operands), np.float64, 0, 5).run(x.outputs)[0].data for x in (graph, merged)]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12)
+    (inner,) = next(x for x in merged.nodes() if x.op == name).operands
+    if len(steps) > 1 or any(sign == "/" for sign, _ in steps):
+        assert inner.op == "mul" and [x.op for x in inner.operands].count("dot") == 1

@@ -51,20 +51,26 @@ def begin_tile(ctx: Context, stop: str) -> None:
             ctx.out.line(f"q_ahead = {p} + {place} + {row} * {step}")
 
 
-def rows_of(ctx: Context, number: int) -> str | None:
-    """Before loop `number` over the keys of a tile: the address of the first line that it asks for, if it does."""
-    if not ctx.looks_ahead or number > 1 or not (_queries(ctx) if number == 0 else _output(ctx) is not None):
-        return None
-    array, step = ("q", ctx.word("q_l")) if number == 0 else ("out", ctx.word(f"out{_output(ctx)}_l"))
-    name = ctx.names.fresh(f"{array}_line")
-    ctx.out.line(f"{name} = {array}_ahead + x * {ctx.schedule.width} * {step}")
-    return name
+def lines_of(ctx: Context, number: int, alone: bool) -> list[tuple[str, str]]:
+    """Before loop `number` over the keys of a tile: how it asks for which lines. alone: there is no other such loop."""
+    found = []
+    for asks, array in enumerate(("q", "out")):
+        if ctx.looks_ahead and (alone or asks == number):
+            output = _output(ctx)
+            if _queries(ctx) if array == "q" else output is not None:
+                step = ctx.word("q_l" if array == "q" else f"out{output}_l")
+                name = ctx.names.fresh(f"{array}_line")
+                ctx.out.line(f"{name} = {array}_ahead + x * {ctx.schedule.width} * {step}")
+                found.append(("ask_to_read" if array == "q" else "ask_to_write", name))
+    return found
 
 
-def request(ctx: Context, number: int, line: str) -> None:
-    """In that loop: one line."""
-    with ctx.out.block("if last:"):
-        ctx.out.line(f"{'ask_to_read' if number == 0 else 'ask_to_write'}({line} + jj * {LINE})")
+def request(ctx: Context, lines: list[tuple[str, str]]) -> None:
+    """In that loop: one line of each."""
+    if lines:
+        with ctx.out.block("if last:"):
+            for ask, line in lines:
+                ctx.out.line(f"{ask}({line} + jj * {LINE})")
 
 
 def _queries(ctx: Context) -> bool:

@@ -65,6 +65,8 @@ class Span:
     @property
     def count(self) -> str:
         """How many they are."""
+        if self.stop == f"{self.first} + 1":
+            return "1"
         return self.stop if self.first == "0" else f"{self.stop} - {self.first}"
 
     def place(self, base: str, step: int | str) -> str:
@@ -104,6 +106,7 @@ class Context:
     direct: set[str] = field(
         default_factory=set
     )  # key features that only products for few queries read, as they are stored
+    begin: Printer = field(default_factory=Printer)  # what stands before the first tile of the present sweep
     looks_ahead: bool = False  # whether the last tile of the present sweep asks for what is touched next
     row_major: dict[str, str] = field(default_factory=dict)  # where those products keep queries and accumulators
 
@@ -231,7 +234,7 @@ class Context:
         self, name: str, m: str, a: str, a_row: str, a_k: str, b: str, c: str, n: str, alpha: str = "0", x: Span = VECTORS,
     ) -> str:  # fmt: skip
         """A call of a matrix product whose lanes are queries, the vectors x of them. alpha "0": it is not read."""
-        rows, cols = self.schedule.tile
+        rows, cols = self.schedule.tile if x == VECTORS else self.schedule.block
         step = self.schedule.width * self.size
         b, c = x.place(b, step), x.place(c, step)
         alpha = alpha if alpha == "0" else x.place(alpha, step)

@@ -26,7 +26,7 @@ ELEMENTWISE = (
     "abs add and_ cast_float cast_int cos div eq erf exp exp2 floor floordiv floordiv_short fma le log log1p log2 lt maximum "
     "maximum_fast minimum mod mod_short mul ne neg not_ or_ pow resize rsqrt saturate shl shr sigmoid sign sin sqrt sub tanh weight where xor"
 )
-MEMORY = "ask_to_read ask_to_write fetch_add gather iota load load_as load_first reduce_max reduce_min reduce_sum splat storage store store_as store_first"
+MEMORY = "any ask_to_read ask_to_write fetch_add gather iota load load_as load_first reduce_max reduce_min reduce_sum splat storage store store_as store_first"
 FEW = "few_add few_add_masked few_dot few_scale few_scale_masked"
 GEMM = "all_finite gemm_add gemm_add_masked gemm_pairs gemm_scale gemm_scale_masked gemm_zero"
 REARRANGE = "fill pack_rows unpack_rows widen"
@@ -40,7 +40,7 @@ IMPORTS = {
     "summary": SUMMARY, "vector": "vec",
 }  # fmt: skip
 FIXED = (
-    "args worker scratch tiles items item following last q_ahead out_ahead tile b h i0 i1 ni nx j0 j1 nj j jj jc x o f careful F G I J B T INF NAN INT_MIN INT_MAX "
+    "args worker scratch tiles items item following last q_ahead out_ahead moving reach own risen far tile b h i0 i1 ni nx j0 j1 nj j jj jc x o f careful F G I J B T INF NAN INT_MIN INT_MAX "
     "start stop end span widest possible certain ia ib ja jb x0 x1 lo hi n0 n1 n2 n3 n4 n5 vec int32 "
     "int64 boolean float32 float64 range min max kernel"
 )

@@ -76,7 +76,7 @@ def index(ctx: Context, name: str) -> str:
 
 def first_and_last(ctx: Context) -> None:
     """ia, ib: the queries of the lane blocks x0 .. x1 - 1."""
-    width, cols = ctx.schedule.width, ctx.schedule.tile[1]
+    width, cols = ctx.schedule.width, ctx.schedule.block[1]
     if ctx.form.share:
         group = ctx.word("group")
         ctx.out.line(f"ia = (row0 + x0 * {width}) // {group}")

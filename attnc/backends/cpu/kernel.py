@@ -81,7 +81,8 @@ def intrinsics() -> str:
     """The contents of everything that emitted code imports: part of every cache key."""
     digest = hashlib.sha256()
     here = Path(__file__).parent
-    for path in (*(here / f"{name}.py" for name in INTRINSICS), *sorted((here / "functions").glob("*.py"))):
+    schedule = here.parents[1] / "schedule" / "schedule.py"
+    for path in (*(here / f"{name}.py" for name in INTRINSICS), schedule, *sorted((here / "functions").glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

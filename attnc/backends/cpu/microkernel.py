@@ -19,6 +19,7 @@ from attnc.backends.cpu.lanes import Lanes, convert, token
 from attnc.backends.cpu.memory import prefetch
 from attnc.backends.cpu.pieces import function as piece
 from attnc.backends.cpu.vector import LLVM_TYPES, Vec
+from attnc.schedule.schedule import of_vectors
 
 I64 = ir.IntType(64)
 # The operands of a tile, all int64: byte addresses, byte strides and the length of the sum.
@@ -211,13 +212,16 @@ def _cover(g: Lanes, tile: Tile, m: Any, known_m: int | None, at: dict[str, Any]
 def _columns(
     g: Lanes, tile: Tile, m: Any, known_m: int | None, vectors: Any, known_vectors: int | None, at: Any
 ) -> None:
-    """All columns: groups of tile.cols vectors, then the rest one vector at a time."""
+    """All columns: groups of tile.cols vectors, then what is left in groups of half as many, and so on."""
     b = g.b
-    first = _int(0)
-    for cols in sorted({tile.cols, 1}, reverse=True):
-        if known_vectors is not None and (known_vectors < cols or (cols < tile.cols and not known_vectors % tile.cols)):
-            continue
-        shape = Tile(tile.kind, tile.rows, cols, tile.mode, tile.masked, tile.known)
+    first, left = _int(0), known_vectors
+    for cols in _halves(tile.cols):
+        if left is not None:
+            if left < cols:
+                continue
+            left %= cols
+        rows, _ = of_vectors((tile.rows, tile.cols), cols)
+        shape = Tile(tile.kind, rows, cols, tile.mode, tile.masked, tile.known)
         times = b.udiv(b.sub(vectors, first), _int(cols))
         with cgutils.for_range(b, times, intp=I64) as loop:
             column = b.add(first, b.mul(loop.index, _int(cols)))
@@ -225,6 +229,11 @@ def _columns(
             here = at | {k: b.add(at[k], shift) for k in ("b", "c", "alpha")}
             _cover(g, shape, m, known_m, here)
         first = b.add(first, b.mul(times, _int(cols)))
+
+
+def _halves(count: int) -> list[int]:
+    """`count`, half of it, and so on to 1."""
+    return [count >> e for e in range(count.bit_length()) if count >> e]
 
 
 def _literal(name: str, kind: Any) -> int:

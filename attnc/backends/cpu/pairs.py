@@ -16,7 +16,7 @@ from attnc.passes.stabilise import value
 from attnc.tile.lower import COMBINE, PAIR, row
 from attnc.tile.program import FeatureReduce, Map, Reduce, RowMap, SetRow, Statement, reads
 
-Loop = list[FeatureReduce | Map | Reduce]
+Loop = Sequence[FeatureReduce | Map | Reduce]
 CHUNK = 128  # keys of a sum that are added one by one
 
 
@@ -55,6 +55,7 @@ class Pairs:
     vectors: Span
     keys: Span
     rows: Scope = field(init=False)
+    held: dict[Node, Node] = field(default_factory=dict)  # pair tiles of the present loop that are in registers only
     loops: int = 0  # printed so far
 
     def emit(self) -> None:
@@ -64,24 +65,29 @@ class Pairs:
         if not self.statements:
             return
         with lanes(ctx, self.vectors):
-            self.rows = Scope(ctx.out.place(), no_keys)
-            loop: Loop = []
-            for n, s in enumerate(self.statements):
-                if isinstance(s, RowMap | SetRow):
-                    if loop and reads(s) & {x.name for x in loop}:
-                        self._loop(loop, self.statements[n:])
-                        loop = []
-                    self._row(s)
-                else:
-                    assert isinstance(s, FeatureReduce | Map | Reduce)
-                    if loop and reads(s) & {x.name for x in loop if isinstance(x, Reduce)}:
-                        self._loop(loop, self.statements[n:])
-                        loop = []
-                    loop.append(s)
-            if loop:
-                self._loop(loop, ())
+            self.run()
 
-    def _row(self, s: RowMap | SetRow) -> None:
+    def run(self) -> None:
+        """The statements for one block of lanes."""
+        self.rows = Scope(self.ctx.out.place(), no_keys)
+        loop: list[FeatureReduce | Map | Reduce] = []
+        for n, s in enumerate(self.statements):
+            if isinstance(s, RowMap | SetRow):
+                if loop and reads(s) & {x.name for x in loop}:
+                    self.loop(loop, self.statements[n:])
+                    loop = []
+                self.row(s)
+            else:
+                assert isinstance(s, FeatureReduce | Map | Reduce)
+                if loop and reads(s) & {x.name for x in loop if isinstance(x, Reduce)}:
+                    self.loop(loop, self.statements[n:])
+                    loop = []
+                loop.append(s)
+        if loop:
+            self.loop(loop, ())
+
+    def row(self, s: RowMap | SetRow) -> None:
+        """A row expression, and where it is read later its memory."""
         ctx = self.ctx
         spelling = Spelling(ctx, [ctx.item, self.rows])
         spelling.expect([s.graph])
@@ -97,17 +103,17 @@ class Pairs:
             place = ctx.row(name)
             self.rows.out.line(f"store({place} + {ctx.offset(spelling.kind(target))}, {self.rows.names[target]})")
 
-    def _loop(self, loop: Loop, after: Sequence[Statement]) -> None:
-        """One loop over the keys."""
+    def loop(self, loop: Loop, after: Sequence[Statement], alone: bool = False) -> None:
+        """One loop over the keys; `after` it come these. alone: it is the only one of the tile."""
         ctx = self.ctx
         later = self.stored | {name for s in after for name in reads(s)}
         sums = {s.name: ctx.names.fresh(s.name) for s in loop if isinstance(s, Reduce)}
         before = self.rows.out = ctx.out.place()
-        line, number = ahead.rows_of(ctx, self.loops), self.loops
+        lines = ahead.lines_of(ctx, self.loops, alone)
         self.loops += 1
+        self.held = {}
         with self._chunks(loop, sums) as (keys, parts), ctx.out.block(f"for jj in {keys}:"):
-            if line is not None:
-                ahead.request(ctx, number, line)
+            ahead.request(ctx, lines)
             inner = Scope(ctx.out, anything)
             if any(x.op == "index" and x["name"] == "j" for s in loop for x in topological([s.graph])):
                 ctx.out.line("j = j0 + jj")
@@ -158,12 +164,15 @@ class Pairs:
             free = self._free(s, loop, after)
             place = ctx.alias(s.name, free) if free is not None else ctx.pair(s.name)
             ctx.out.line(f"store({place} + jj * {ctx.pitch} + o, {name})")
+        else:
+            (self.held[value(s.name, PAIR)],) = substitute([s.graph], self.held)
 
     def _free(self, s: Map, loop: Loop, after: Sequence[Statement]) -> str | None:
         """A pair tile whose last reader is s: its memory can be written in place."""
         busy = self.stored | {name for x in (*loop, *after) for name in reads(x)}
         busy_places = {self.ctx.places[name] for name in busy if name in self.ctx.places}
-        for x in topological([s.graph]):
+        (written_out,) = substitute([s.graph], self.held)
+        for x in topological([written_out]):
             if x.op == "value" and x.axes == frozenset(PAIR) and x["name"] in self.ctx.places:
                 name: str = x["name"]
                 if name not in busy and self.ctx.places[name] not in busy_places:

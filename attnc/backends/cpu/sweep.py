@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from attnc.backends import classes
-from attnc.backends.cpu import ahead, few_rows, items
+from attnc.backends.cpu import ahead, earlier, few_rows, items
 from attnc.backends.cpu import keys as key_side
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.columns import columns
@@ -27,6 +27,7 @@ def sweep(ctx: Context, keys: Keys) -> None:
     ahead.begin_sweep(ctx, keys)
     for s in keys.states:
         row_side.state(ctx, s)
+    ctx.begin = ctx.out.place()
     if ctx.form.few:
         few_rows.queries(ctx, keys)
     if keys.run is not None or keys.possible.op == "const":
@@ -101,11 +102,14 @@ def _bodies(ctx: Context, keys: Keys) -> None:
     with ctx.out.block("if certain:  # full"):
         _body(ctx, keys.full, None)
     with ctx.out.block("else:  # partial"):
-        _body(ctx, keys.partial, keys.run or keys.hull)
+        _body(ctx, keys.partial, keys.run or keys.hull, main=False)
 
 
-def _body(ctx: Context, statements: Sequence[Statement], ends: Ends | None) -> None:
-    """One class of tile: what concerns the keys alone, then scores, lanes and products, with `ends` block by block."""
+def _body(ctx: Context, statements: Sequence[Statement], ends: Ends | None, main: bool = True) -> None:
+    """One class of tile: what concerns the keys alone, then scores, lanes and products, with `ends` block by block.
+
+    main: whether most tiles are of this class, or may be.
+    """
     ctx.begin_body()
     ctx.direct = few_rows.direct(statements) if ctx.form.few else set()
     dots: list[Dot] = []
@@ -131,9 +135,15 @@ def _body(ctx: Context, statements: Sequence[Statement], ends: Ends | None) -> N
     with _blocks(ctx, ends) as (vectors, keys):
         for dot in dots:
             key_side.dot(ctx, dot, vectors, keys)
-        Pairs(ctx, lanes, kept, {s.weights for s in products}, known, vectors, keys).emit()
+        phase = Pairs(ctx, lanes, kept, {s.weights for s in products}, known, vectors, keys)
+        found = earlier.of(phase, products) if main else None
+        if found is None:
+            phase.emit()
+        risen = found is not None and earlier.emit(phase, found, dots)
         for product in products:
             key_side.dot_acc(ctx, product, vectors, keys)
+        if found is not None and risen:
+            earlier.follow(ctx, found)
 
 
 @contextmanager
@@ -142,7 +152,7 @@ def _blocks(ctx: Context, ends: Ends | None) -> Iterator[tuple[Span, Span]]:
 
     A block is what the matrix products keep in registers, so that it costs no more to work on one after the other.
     """
-    out, cols, width = ctx.out, ctx.schedule.tile[1], ctx.schedule.width
+    out, cols, width = ctx.out, ctx.schedule.block[1], ctx.schedule.width
     if ends is None or not any(map(ctx.corners, ends)) or ctx.schedule.rows <= cols * width:
         yield VECTORS, KEYS
         return
