@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from attnc.ir.graph import Node, const, node, rewrite, substitute
 from attnc.passes.fold import fold_node
 from attnc.tile.lower import MINUS, row, shift
-from attnc.tile.program import DotAcc, Map, Reduce, RowMap, SetRow, Statement
+from attnc.tile.program import DotAcc, Map, Reduce, RowMap, SetRow, Statement, reads
 
 NEAR = 8.0  # powers of two that exponents may be above their reference before it follows: sums stay below 2**8 times what they would be
 REACH = node("value", name="reach", axes=(), kind="float")  # and how many they may be above it at all
@@ -104,6 +104,17 @@ def follows(x: Exponent) -> Node:
 def rescaling(x: Exponent) -> Node:
     """The factor that takes the sums there."""
     return node("weight", row(x.state), shift(follows(x)), MINUS)
+
+
+def first(found: Earlier, x: Exponent) -> tuple[tuple[Map | Reduce, ...], Node]:
+    """What gives a row its first reference: the loop over some keys, whose maximum is `top` too, and the reference."""
+    needed, kept = {x.top}, list[Map | Reduce]()
+    for s in reversed(found.loop):
+        if s.name in needed:
+            needed |= reads(s)
+            kept.append(s)
+    m = row(x.state)
+    return tuple(reversed(kept)), node("where", node("eq", m, MINUS), x.live, m)
 
 
 def _above(x: Exponent, limit: Node) -> Node:

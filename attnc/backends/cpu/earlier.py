@@ -1,8 +1,8 @@
 """Emission of tiles whose weights are relative to the maximum of earlier tiles (`attnc.tile.earlier`): one loop over the pairs.
 
-A block of queries whose scores rise too far for that computes them again, and takes the tile's own maximum as others do. So do the
-first tile, whose queries have no maximum yet, and some tiles after one that had to. Where scores rose only a little, the states follow
-after the tile.
+Rows that have no maximum yet begin with that of a few keys. A block of queries whose scores rise too far above theirs computes them
+again, and takes the tile's own maximum first, in two loops; so do some tiles after one that had to. Where scores rose only a little, the
+states follow after the tile.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from attnc.backends.printer import Printer
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node
 from attnc.schedule.cpu_form import PLAIN
-from attnc.tile.earlier import NEAR, Earlier, earlier, follows, rescaling
+from attnc.tile.earlier import NEAR, Earlier, Exponent, earlier, first, follows, rescaling
 from attnc.tile.lower import row
 from attnc.tile.program import Dot, DotAcc, Map, Reduce
 
 FAR = {4: "64.0", 8: "512.0"}  # REACH, by the size of numbers
 PATIENCE = 8  # tiles that look for their own maximum after one that had to
+FEW = 8  # keys that give a row its first reference
 ONE_VECTOR = Span("x", "x + 1")
 
 
@@ -57,6 +58,8 @@ def emit(pairs: Pairs, found: Earlier, dots: Sequence[Dot]) -> bool:
         _begin(ctx, found)
     ctx.out.line("own, moving, risen = moving > 0, max(moving - 1, 0), False")
     with lanes(ctx):
+        for x in found.exponents:
+            _first(pairs, found, x)
         ctx.out.line("far = own")
         with ctx.out.block("if not far:"):
             ctx.out.insert(one)
@@ -70,8 +73,9 @@ def emit(pairs: Pairs, found: Earlier, dots: Sequence[Dot]) -> bool:
 def _begin(ctx: Context, found: Earlier) -> None:
     """Before the first tile. A careful sweep takes maxima as they are: its sums must be finite if they can be."""
     reach, careful = FAR[ctx.size], any(x.products for x in found.exponents)
-    ctx.begin.line("moving = 1  # tiles that take their own maximum first")
-    ctx.begin.line(f"reach = {reach}  # powers of two that others may be above an earlier one")
+    ctx.begin.line(
+        f"moving, reach = 0, {reach}  # tiles that take their own maximum; powers of two that others may be above theirs"
+    )
     if careful:
         with ctx.begin.block("if careful != 0:"):
             ctx.begin.line("moving, reach = INT_MAX, 0.0")
@@ -83,6 +87,22 @@ def _keep(ctx: Context, found: Earlier, names: Mapping[Node, str]) -> None:
         ctx.out.line(f"store({ctx.row(x.top)} + o, {names[row(x.top)]})")
     above = [f"any(lt(add({names[row(x.state)]}, {NEAR}), {names[row(x.top)]}))" for x in found.exponents]
     ctx.out.line(f"risen = risen or {' or '.join(above)}")
+
+
+def _first(pairs: Pairs, found: Earlier, x: Exponent) -> None:
+    """A reference for rows that have none."""
+    ctx, all_keys, rows = pairs.ctx, pairs.keys, pairs.rows
+    m = ctx.names.fresh(x.state)
+    ctx.out.line(f"{m} = load(F, {ctx.row(x.state)} + o)")
+    with ctx.out.block(f"if any(eq({m}, -INF)):"):
+        pairs.rows, pairs.keys = Scope(ctx.out.place(), no_keys), Span("0", f"min({FEW}, {all_keys.stop})")
+        pairs.rows.names[row(x.state)] = m
+        loop, reference = first(found, x)
+        asks, ctx.looks_ahead = ctx.looks_ahead, False
+        pairs.loop([s for s in again(loop, set()) if isinstance(s, Map | Reduce)], ())
+        spelling = Spelling(ctx, [ctx.item, pairs.rows])
+        ctx.out.line(f"store({ctx.row(x.state)} + o, {spelling.vector(reference)})")
+        pairs.keys, pairs.rows, ctx.looks_ahead = all_keys, rows, asks
 
 
 def _loop(pairs: Pairs, found: Earlier) -> None:
