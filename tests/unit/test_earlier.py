@@ -158,10 +158,11 @@ def test_keys_that_begin_late() -> None:
         agrees(late, q, k, bad, begin=begin, live=live)
 
 
-@pytest.mark.parametrize("variant", [full, causal, soft_cap])
-def test_kernels_have_the_one_loop(variant: at.Attention) -> None:
-    x = np.zeros((1, 1, 300, 16), "float32")
-    assert "if risen:" in variant.source(x, x, x)
+@pytest.mark.parametrize(("variant", "short"), [(full, True), (causal, True), (alibi, True), (soft_cap, False)])
+def test_which_kernels_have_one_loop(variant: at.Attention, short: bool) -> None:
+    x = np.zeros((1, 2, 300, 16), "float32")
+    operands = {"slopes": np.ones(2)} if variant is alibi else {}
+    assert ("if risen:" in variant.source(x, x, x, **operands)) == short
 
 
 def test_several_softmaxes() -> None:

@@ -16,7 +16,7 @@ from attnc.backends.cpu.pairs import Pairs, again, no_keys
 from attnc.backends.cpu.rows import anything, lanes
 from attnc.backends.printer import Printer
 from attnc.backends.spelling import Scope
-from attnc.ir.graph import Node
+from attnc.ir.graph import Node, topological
 from attnc.schedule.cpu_form import PLAIN
 from attnc.tile.earlier import NEAR, Earlier, Exponent, earlier, first, follows, rescaling
 from attnc.tile.lower import row
@@ -24,13 +24,21 @@ from attnc.tile.program import Dot, DotAcc, Map, Reduce
 
 FAR = {4: "64.0", 8: "512.0"}  # REACH, by the size of numbers
 PATIENCE = 8  # tiles that look for their own maximum after one that had to
+LONG = frozenset(
+    ["tanh", "sigmoid", "erf", "exp", "exp2", "log", "log2", "log1p", "sin", "cos", "pow", "div", "sqrt", "rsqrt"]
+)
 FEW = 8  # keys that give a row its first reference
 ONE_VECTOR = Span("x", "x + 1")
 
 
 def of(pairs: Pairs, products: Sequence[DotAcc]) -> Earlier | None:
-    """What can be done so; None where every tile takes its own maximum."""
-    if pairs.ctx.form != PLAIN or pairs.vectors != VECTORS:
+    """What can be done so; None where every tile takes its own maximum.
+
+    Not below functions of scores that take long: a processor has a few hundred instructions under way, that is few pairs at a time
+    whose function and weight, one after the other, it would wait for. In two loops it has more.
+    """
+    exponents = topological(s.graph for s in pairs.statements if isinstance(s, Map) and s.graph.op != "weight")
+    if pairs.ctx.form != PLAIN or pairs.vectors != VECTORS or any(x.op in LONG and "j" in x.axes for x in exponents):
         return None
     return earlier(pairs.statements, products)
 
@@ -38,20 +46,19 @@ def of(pairs: Pairs, products: Sequence[DotAcc]) -> Earlier | None:
 def emit(pairs: Pairs, found: Earlier, dots: Sequence[Dot]) -> bool:
     """The lane phase of a tile, with one loop or two. False where only two would do: one would leave weights in other places."""
     ctx, out, statements = pairs.ctx, pairs.ctx.out, pairs.statements
-    before = dict(ctx.places), list(ctx.pairs)
+    places, tiles = dict(ctx.places), list(ctx.pairs)
     one, two = Printer(), Printer()
     ctx.out = one
     _loop(pairs, found)
     left, rows = {name: ctx.places[name] for name in pairs.stored}, pairs.rows
-    ctx.places, ctx.pairs = before
-    ctx.out = two
+    ctx.out, ctx.places, ctx.pairs = two, dict(places), list(tiles)
     pairs.loops, pairs.statements = 0, again(found.own, pairs.stored)
     pairs.run()
+    pairs.loops = 0
     own = pairs.rows.names
     ctx.out, pairs.rows = out, rows
     if left != {name: ctx.places[name] for name in pairs.stored}:
-        pairs.statements = again(statements, pairs.stored)
-        ctx.places, ctx.pairs = dict(before[0]), list(before[1])
+        pairs.statements, ctx.places, ctx.pairs = statements, places, tiles
         pairs.emit()
         return False
     if not ctx.begin.lines():
