@@ -3,7 +3,7 @@
 With lanes over queries (`microkernel.py`) one query leaves all lanes but one idle. Here a vector holds consecutive features of a
 key: scores are sums over lanes, and weights are broadcast. Such calls are bound by memory, and what a processor fetches ahead
 it guesses from the order of addresses: so keys are read one after the other, each as a whole. Reading four at a time, the same
-arithmetic took twice as long. Numbers stored as float16 or bfloat16 are widened in registers.
+arithmetic took twice as long. Where keys lie side by side, those some way on are asked for. Numbers stored as float16 or bfloat16 are widened in registers.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,15 @@ from numba.core import cgutils, errors, types
 from numba.core.extending import intrinsic
 
 from attnc.backends.cpu.lanes import I32, Lanes, convert, token
-from attnc.backends.cpu.memory import decode, first_lanes, masked_load, memory_type_of, storage_format, typed_pointer
+from attnc.backends.cpu.memory import (
+    decode,
+    first_lanes,
+    masked_load,
+    memory_type_of,
+    prefetch,
+    storage_format,
+    typed_pointer,
+)
 from attnc.backends.cpu.pieces import function
 from attnc.backends.cpu.vector import LLVM_TYPES, Vec
 from attnc.schedule.cpu_form import most
@@ -23,6 +31,8 @@ from attnc.schedule.target import host
 I64 = ir.IntType(64)
 CHUNK = 32  # terms of a score that a lane sums one by one (see `microkernel.CHUNK`)
 BLOCK = 8  # keys whose values all queries add before the next: so few that the processor looks beyond them into memory
+AHEAD = 4096  # bytes: keys that lie about so far behind the present one are asked for
+LINE = 64  # bytes of a cache line
 SPARE = 6  # registers that do not hold queries, nor scores
 PAIR = 2  # queries that add values at once: as many as let a whole key's features stay in registers
 
@@ -65,6 +75,13 @@ class Few:
             raw = g.b.load(place, align=self.form[1])
         return decode(g.b, raw, self.form, self.kind.dtype, self.width)
 
+    def ask(self, b: Any, row: Any, step: Any, vectors: range) -> None:
+        """Asks for these vectors of features of a key about AHEAD behind the one at `row`, where keys lie side by side."""
+        size, whole = self.width * self.form[1], self.n * self.form[1]
+        with b.if_then(b.icmp_signed("==", step, _int(whole))):
+            for offset in range(vectors.start * size, min(vectors.stop * size, whole), LINE):
+                prefetch(b, b.add(row, _int(-(-AHEAD // whole) * whole + offset)))
+
     def at(self, g: Lanes, address: Any, vector: int = 0) -> Any:
         """A pointer to a vector of the arithmetic."""
         return g.b.inttoptr(g.b.add(address, _int(vector * self.width * self.size)), g.type.as_pointer())
@@ -103,6 +120,7 @@ def _dot(few: Few, g: Lanes, at: dict[str, Any]) -> None:
         kept[f, x] = b.load(few.at(g, queries[x], f), align=few.size)
     with cgutils.for_range(b, at["keys"], intp=I64) as loop:
         row = b.add(at["k"], b.mul(loop.index, at["k_row"]))
+        few.ask(b, row, at["k_row"], range(few.vectors))
         total: list[Any] = []
         for start in range(0, few.vectors, CHUNK):
             cells = [g.const(0)] * few.queries
@@ -188,6 +206,7 @@ def _sums(few: Few, masked: bool, g: Lanes, at: dict[str, Any], vectors: range) 
         for value, cell in zip(values, cells[x * len(vectors) :], strict=False):
             term = g.fma(weight, value, cell)
             found.append(term if skipped is None else b.select(skipped, cell, term))
+    few.ask(b, row, at["v_row"], vectors)
     rest = b.sub(left, _int(1))
     behind = [rest, b.add(row, at["v_row"]), b.add(weights, _int(few.row)), *found]
     for phi, start, value in zip([*counters, *cells], begin, behind, strict=True):
