@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from attnc.backends.cpu import threads
+from attnc.backends.cpu import pool, threads
 from attnc.errors import OperandError
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ def child(program: str, **environment: str) -> str:
 SETUP = f"""
 import os, sys
 import llvmlite.binding as llvm
-from attnc.backends.cpu import threads
+from attnc.backends.cpu import pool, threads
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
 machine = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
@@ -156,3 +156,47 @@ def test_the_number_of_threads(threads_restored: None) -> None:
     assert int(child(read, ATTNC_NUM_THREADS="")) == threads.default_num_threads()
     failing = "from attnc.backends.cpu import threads\ntry:\n    threads.get_num_threads()\n"
     assert "'many'" in child(failing + "except TypeError as error:\n    print(error)", ATTNC_NUM_THREADS="many")
+
+
+APART = """
+import os, time
+import numpy as np
+from attnc.variants import full
+
+def others():
+    return {int(x) for x in os.listdir("/proc/self/task")} - {os.getpid()}
+
+x = np.ones((1, 4, 256, 64), np.float32)
+allowed = os.sched_getaffinity(0)
+before = others()
+full(x, x, x)
+time.sleep(0.05)  # the pool sleeps now, and is woken
+full(x, x, x)
+(thread,) = others() - before
+print(len(allowed), len(allowed - os.sched_getaffinity(thread)), len(os.sched_getaffinity(thread) - allowed))
+os.sched_setaffinity(0, {min(allowed)})  # no other processor is left to the caller: threads stay where they may be
+time.sleep(0.05)
+again = full(x, x, x)
+print(np.isfinite(again).all(), len(os.sched_getaffinity(thread)) >= 1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="one processor, or not Linux")
+def test_sleeping_threads_are_kept_off_the_processor_of_the_caller() -> None:
+    """Else the system may let a woken thread queue behind its waker, while another processor sleeps."""
+    environment = {**os.environ, "ATTNC_NUM_THREADS": "2"}
+    run = subprocess.run(
+        [sys.executable, "-c", APART], capture_output=True, text=True, cwd=ROOT, env=environment, check=True
+    )
+    first, second = run.stdout.splitlines()
+    processors, missing, more = map(int, first.split())
+    assert processors >= 2 and missing == 1 and more == 0
+    assert second == "True True"
+
+
+def test_without_affinity_the_pool_asks_for_none() -> None:
+    """musl, macOS: the module must not name what the C library lacks."""
+    text = pool.source("x86_64", False)
+    assert not any(name in text for name in pool.AFFINITY) and "<" not in text.replace("<2", "")
+    llvm.parse_assembly(text)
+    assert all(name in pool.source("x86_64", True) for name in pool.AFFINITY)

@@ -8,6 +8,10 @@ too, so that it needs nobody's help: with no thread awake, or none at all, the j
 Idle threads watch the ticket for a moment (`spins`), then sleep on a condition variable. A sleeper counts itself before
 it looks at the ticket for the last time, and the caller writes the ticket before it reads the count; both are
 sequentially consistent, so one of the two always sees the other and no wake-up is lost.
+
+On Linux the caller keeps sleeping threads off its own processor before it wakes them (`apart`). A virtual machine's kernel takes a
+processor that sleeps for one that the host has taken away, and lets a woken thread queue behind its waker: for milliseconds, in which
+one processor does the work of two.
 """
 
 from __future__ import annotations
@@ -16,35 +20,106 @@ SYMBOLS = ("attnc_pool_pause", "attnc_pool_setup", "attnc_pool_grow", "attnc_poo
 
 # Byte offsets in the pool. What is written by different threads lies on different cache lines; pthread objects get
 # 128 bytes each, more than any libc uses.
-TICKET, PENDING, SLEEPING, FUNCTION, ARGS, SPINS, MUTEX, WORK, DONE, SIZE = (
-    0,
-    64,
-    128,
-    192,
-    200,
-    208,
-    256,
-    384,
-    512,
-    640,
-)
+PLACES = {
+    "ticket": 0, "pending": 64, "sleeping": 128, "function": 192, "args": 200, "spins": 208, "avoided": 216, "mutex": 256,
+    "work": 384, "done": 512, "known": 640, "mask": 704, "threads": 832,
+}  # fmt: skip
+KNOWN = 1024  # threads that can be kept off a processor
+SIZE = PLACES["threads"] + 4 * KNOWN
+AFFINITY = ("sched_getcpu", "sched_getaffinity", "sched_setaffinity", "gettid")  # what that needs of the C library
 
 PAUSE = {"x86_64": "llvm.x86.sse2.pause()", "aarch64": "llvm.aarch64.hint(i32 1)", "arm64": "llvm.aarch64.hint(i32 1)"}
 
 
-def source(machine: str) -> str:
-    """The pool's LLVM module for a processor called `machine` (as in `platform.machine()`)."""
+def source(machine: str, affinity: bool) -> str:
+    """The pool's LLVM module for a processor called `machine` (as in `platform.machine()`). affinity: whether the C library has AFFINITY."""
     pause = f"call void @{PAUSE[machine]}" if machine in PAUSE else ""
     declared = f"declare void @{PAUSE[machine].replace('i32 1', 'i32')}" if machine in PAUSE else ""
-    places = {
-        "ticket": TICKET, "pending": PENDING, "sleeping": SLEEPING, "function": FUNCTION, "args": ARGS,
-        "spins": SPINS, "mutex": MUTEX, "work": WORK, "done": DONE,
-    }  # fmt: skip
-    text = TEMPLATE
-    for name, offset in places.items():
+    text = TEMPLATE + (APART if affinity else "")
+    for name, offset in PLACES.items():
         text = text.replace(f"<{name}>", f"getelementptr i8, ptr %pool, i64 {offset}")
+    for mark, call in (("<apart>", "call void @apart(ptr %pool)"), ("<register>", "call void @register(ptr %pool)")):
+        text = text.replace(mark, call if affinity else "")
     return text.replace("<pause>", pause) + declared
 
+
+APART = f"""
+declare i32 @sched_getcpu()
+declare i32 @sched_getaffinity(i32, i64, ptr)
+declare i32 @sched_setaffinity(i32, i64, ptr)
+declare i32 @gettid()
+
+; A pool thread makes itself known.
+define internal void @register(ptr %pool) {{
+entry:
+  %avoided = <avoided>
+  %known = <known>
+  %threads = <threads>
+  %number = atomicrmw add ptr %known, i64 1 seq_cst, align 8
+  %fits = icmp slt i64 %number, {KNOWN}
+  br i1 %fits, label %note, label %out
+note:
+  %me = call i32 @gettid()
+  %place = getelementptr i32, ptr %threads, i64 %number
+  store atomic i32 %me, ptr %place seq_cst, align 4
+  store atomic i64 -1, ptr %avoided seq_cst, align 8   ; the next caller sees to it, unless one has seen it just now
+  br label %out
+out:
+  ret void
+}}
+
+; Lets the pool's threads run where the caller may, except on the processor that it runs on. Nothing to do where that is the one of
+; last time. If there is no other, or the system refuses, all stays as it was.
+define internal void @apart(ptr %pool) {{
+entry:
+  %avoided = <avoided>
+  %mask = <mask>
+  %known = <known>
+  %threads = <threads>
+  %cpu = call i32 @sched_getcpu()
+  %here = sext i32 %cpu to i64
+  %before = load atomic i64, ptr %avoided seq_cst, align 8
+  %same = icmp eq i64 %here, %before
+  %strange = icmp uge i64 %here, 1024
+  %skip = or i1 %same, %strange
+  br i1 %skip, label %out, label %ask
+ask:
+  store atomic i64 %here, ptr %avoided seq_cst, align 8
+  %answer = call i32 @sched_getaffinity(i32 0, i64 128, ptr %mask)
+  %refused = icmp slt i32 %answer, 0
+  br i1 %refused, label %out, label %clear
+clear:
+  %word = lshr i64 %here, 6
+  %bit = and i64 %here, 63
+  %one = shl i64 1, %bit
+  %others = xor i64 %one, -1
+  %place = getelementptr i64, ptr %mask, i64 %word
+  %all = load i64, ptr %place
+  %rest = and i64 %all, %others
+  store i64 %rest, ptr %place
+  %made = load atomic i64, ptr %known seq_cst, align 8
+  %few = icmp slt i64 %made, {KNOWN}
+  %count = select i1 %few, i64 %made, i64 {KNOWN}
+  br label %look
+look:
+  %number = phi i64 [0, %clear], [%next, %moved]
+  %end = icmp sge i64 %number, %count
+  br i1 %end, label %out, label %read
+read:
+  %at = getelementptr i32, ptr %threads, i64 %number
+  %thread = load atomic i32, ptr %at seq_cst, align 4
+  %absent = icmp eq i32 %thread, 0               ; 0 would mean the caller
+  br i1 %absent, label %moved, label %move
+move:
+  call i32 @sched_setaffinity(i32 %thread, i64 128, ptr %mask)
+  br label %moved
+moved:
+  %next = add i64 %number, 1
+  br label %look
+out:
+  ret void
+}}
+"""
 
 TEMPLATE = """
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
@@ -132,6 +207,7 @@ entry:
 wake:
   %others = sub i64 %workers, 1
   %fewer = icmp slt i64 %asleep, %others
+  <apart>
   %count = select i1 %fewer, i64 %asleep, i64 %others
   call i32 @pthread_mutex_lock(ptr %mutex)        ; whoever counted itself waits by now, or sees the ticket
   call i32 @pthread_mutex_unlock(ptr %mutex)      ; before the signals: a woken thread finds the mutex free
@@ -222,6 +298,7 @@ entry:
   %mutex = <mutex>
   %work = <work>
   %spin = load i64, ptr %spins
+  <register>
   br label %begin
 begin:
   call void @take(ptr %pool)

@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 from typing import Any
@@ -33,7 +34,9 @@ class _Native:
         llvm.initialize_native_asmprinter()
         # Unoptimised: 6 ms at the first parallel call instead of 16, and no slower where it waits anyway.
         machine = llvm.Target.from_default_triple().create_target_machine(opt=0, codemodel="jitdefault", jit=True)
-        self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(pool.source(platform.machine())), machine)
+        affinity = sys.platform == "linux" and all(hasattr(ctypes.CDLL(None), name) for name in pool.AFFINITY)
+        text = pool.source(platform.machine(), affinity)
+        self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(text), machine)
         self.engine.finalize_object()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.engine))
         pause, setup, grow, run = (self.engine.get_function_address(name) for name in pool.SYMBOLS)
