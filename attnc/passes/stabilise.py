@@ -17,6 +17,7 @@ from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.term import op, settled
 
 ROW_AXES = ("b", "h", "i")
+MINUS, ZERO = const(-math.inf), const(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Stabiliser:
                 part = _times(part, self.scaled(piece.u))
             if piece.d is not None:
                 part = _times(part, Scaled(const(1.0), self.row(piece.d)))
-            total = part if total is None else _plus(total, part)
+            total = part if total is None else self._plus(total, part)
         if total is None:
             return Scaled(const(0.0))
         if all(p.u is None or settled(p.u) for p in pieces):
@@ -146,10 +147,10 @@ class Stabiliser:
         return Scaled(op("abs", ops[0].mantissa), ops[0].exponent)
 
     def _add(self, x: Node, ops: list[Scaled]) -> Scaled | None:
-        return _plus(*ops) if x.dtype == "float" else None
+        return self._plus(*ops) if x.dtype == "float" else None
 
     def _sub(self, x: Node, ops: list[Scaled]) -> Scaled | None:
-        return _plus(ops[0], Scaled(op("neg", ops[1].mantissa), ops[1].exponent)) if x.dtype == "float" else None
+        return self._plus(ops[0], Scaled(op("neg", ops[1].mantissa), ops[1].exponent)) if x.dtype == "float" else None
 
     def _exp(self, x: Node, ops: list[Scaled]) -> Scaled:
         return Scaled(const(1.0), expanded(ops[0]))
@@ -158,6 +159,30 @@ class Stabiliser:
         mantissa, exponent = ops[0].mantissa, ops[0].exponent
         logarithm = op("log", mantissa)
         return Scaled(logarithm if exponent is None else op("add", exponent, logarithm))
+
+    def _plus(self, a: Scaled, b: Scaled) -> Scaled:
+        """Aligned at the larger exponent; a mantissa of 0 has no exponent to align to."""
+        if a.exponent == b.exponent:
+            return Scaled(op("add", a.mantissa, b.mantissa), a.exponent)
+        features = {x for part in (a, b) for x in part.mantissa.axes} - set(INDEX_AXES)
+        if features:  # one exponent per row, not one per feature: zero mantissas align where they are
+            ea, eb = (part.exponent or ZERO for part in (a, b))
+            top = op("maximum", *(e if self._is_finite(e) else op("where", _finite(e), e, MINUS) for e in (ea, eb)))
+        else:
+            ea, eb = (op("where", op("eq", part.mantissa, ZERO), MINUS, part.exponent or ZERO) for part in (a, b))
+            top = op("maximum", ea, eb)
+        top = op("where", op("eq", top, MINUS), ZERO, top)
+
+        def moved(part: Scaled, e: Node) -> Node:
+            power = op("exp", op("sub", e, top))
+            if is_const(part.mantissa, 1.0):
+                return power
+            product = op("mul", part.mantissa, power)
+            if not features or self._is_finite(e):
+                return product
+            return op("where", op("eq", part.mantissa, ZERO), ZERO, product)  # of a row without keys
+
+        return Scaled(op("add", moved(a, ea), moved(b, eb)), top)
 
     def _eq(self, x: Node, ops: list[Scaled]) -> Scaled | None:
         return self._with_zero(x, ops, "or", "eq")
@@ -181,7 +206,9 @@ class Stabiliser:
     def _is_finite(self, exponent: Node) -> bool:
         """Whether it is made of the exponents of accumulators alone."""
         leaves = [y for y in topological([exponent]) if not y.operands]
-        return all(y.op == "value" and y["name"] in self.exponents.values() for y in leaves)
+        numbers = [y["value"] for y in leaves if y.op == "const"]
+        names = [y["name"] if y.op == "value" else "" for y in leaves if y.op != "const"]
+        return all(map(math.isfinite, numbers)) and set(names) <= set(self.exponents.values())
 
     def _where(self, x: Node, ops: list[Scaled]) -> Scaled | None:
         c, a, b = ops
@@ -229,21 +256,5 @@ def _difference(a: Node | None, b: Node | None) -> Node | None:
     return op("neg", b) if a is None else _sum_of_exponents(a, op("neg", b))
 
 
-def _plus(a: Scaled, b: Scaled) -> Scaled:
-    """Aligned at the larger exponent; a mantissa of 0 has no exponent to align to."""
-    if a.exponent == b.exponent:
-        return Scaled(op("add", a.mantissa, b.mantissa), a.exponent)
-    minus, zero = const(float("-inf")), const(0.0)
-    features = {x for part in (a, b) for x in part.mantissa.axes} - set(INDEX_AXES)
-    if features:  # one exponent per row, not one per feature: zero mantissas align where they are
-        ea, eb = (part.exponent or zero for part in (a, b))
-    else:
-        ea, eb = (op("where", op("eq", part.mantissa, zero), minus, part.exponent or zero) for part in (a, b))
-    top = op("maximum", ea, eb)
-    top = op("where", op("eq", top, minus), zero, top)
-
-    def moved(part: Scaled, e: Node) -> Node:
-        power = op("exp", op("sub", e, top))
-        return power if is_const(part.mantissa, 1.0) else op("mul", part.mantissa, power)
-
-    return Scaled(op("add", moved(a, ea), moved(b, eb)), top)
+def _finite(x: Node) -> Node:
+    return op("lt", op("abs", x), const(math.inf))

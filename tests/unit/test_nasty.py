@@ -160,3 +160,39 @@ def test_a_query_before_all_keys() -> None:
         for call in (variant, variant.reference):
             out, found = call(q, k, k, return_lse=True, **operands)
             assert (out[0, 0, :2] == 0).all() and (found[0, 0, :2] == lse).all() and (out[0, 0, 2:] > 0).all()
+
+
+@at.attention
+def two_supports(q, k, v, i, j, *, t: at.Tensor["i", int], u: at.Tensor["j", int], r: at.Tensor["j", bool]):
+    """A sum whose factor is a mask has a reference of its own, which is none where its keys are."""
+    m = t[i] == u[j]
+    s = at.dot(q, k)
+    w = at.where(m, at.exp(s - at.max(at.where(m, s, -at.inf), over="j")), 0.0)
+    total = at.sum(w, over="j")
+    return at.softmax(s) @ v - at.where(total == 0, 0.0, (w @ (v * (r[j] * 0.5))) / total)
+
+
+def test_rows_without_keys_beside_others() -> None:
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 1, n, 4)) for n in (3, 5, 5))
+    operands = {"t": np.array([9, 1, 9]), "u": np.array([1, 1, 2, 1, 1]), "r": np.array([1, 0, 1, 1, 0], bool)}
+    np.testing.assert_allclose(
+        two_supports(q, k, v, **operands), two_supports.reference(q, k, v, **operands), atol=1e-14
+    )
+    assert two_supports.bisect(q, k, v, **operands).startswith("none")
+    # the score of a live pair is NaN: so is its row, and no other
+    k[0, 0, 1] = np.nan
+    found = two_supports(q, k, v, **operands)
+    assert np.isnan(found).all() and np.isnan(two_supports.reference(q, k, v, **operands)).all()
+
+
+@at.attention
+def shifted(q, k, v, b, h, i, j, *, t: at.Tensor["b", "i", "j", int]):
+    return at.softmax(at.dot(q, k), where=(t[b, i, j] >> at.minimum(i, 3)) > h) @ v
+
+
+def test_a_shift_of_what_nothing_is_known_of_by_a_count_that_varies() -> None:
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 2, n, 4)) for n in (5, 7, 7))
+    t = rng.integers(-9, 9, (1, 5, 7))
+    np.testing.assert_allclose(shifted(q, k, v, t=t), shifted.reference(q, k, v, t=t), atol=1e-14)

@@ -119,10 +119,10 @@ def sign(box: Box, x: Node) -> Interval | None:
 
 def _shift(box: Box, x: Node) -> Interval | None:
     a, count = box.interval(x.operands[0]), x.operands[1]
-    if a is not None and x.op == "shr":
-        if is_uniform(count):
-            return Interval(op("shr", a.low, count), op("shr", a.high, count))
-        return Interval(op("minimum", a.low, ZERO), op("maximum", a.high, const(-1)))
+    if a is not None and x.op == "shr" and is_uniform(count):
+        return Interval(op("shr", a.low, count), op("shr", a.high, count))
+    if x.op == "shr" and not is_uniform(count):
+        return None if a is None else Interval(op("minimum", a.low, ZERO), op("maximum", a.high, const(-1)))
     if a is not None and count.op == "const" and 0 <= count["value"] < 31:
         return Interval(op("shl", a.low, count), op("shl", a.high, count))
     return bits.interval(box, x)
