@@ -28,7 +28,7 @@ def _merged(x: Node) -> Node:
         return x
     factor = const(1.0)
     for y in above:
-        factor = op("mul", factor, y) if factor.op != "const" else op("mul", y, factor)
+        factor = op("mul", factor, y)
     for y in below:
         factor = op("div", factor, y)
     return rebuild(x, [op("mul", core, factor)])

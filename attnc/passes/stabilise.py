@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from attnc.ir.graph import Node, const, node, rebuild, topological
 from attnc.ir.ops import INDEX_AXES
-from attnc.passes.base2 import LN2, base2
+from attnc.passes.base2 import LN2, MINUS, base2
 from attnc.passes.canonicalise import is_const
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.term import op, settled
 
 ROW_AXES = ("b", "h", "i")
-MINUS, ZERO = const(-math.inf), const(0.0)
+ZERO = const(0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,9 @@ written there, so that rows that lie apart are asked for in vain.
 from __future__ import annotations
 
 from attnc.backends.cpu.context import Context
+from attnc.backends.cpu.room import LINE
 from attnc.schedule.cpu_form import PLAIN
 from attnc.tile.program import Keys, Load, Store
-
-LINE = 64  # bytes of a cache line
 
 
 def begin_item(ctx: Context) -> None:

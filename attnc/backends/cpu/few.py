@@ -3,7 +3,8 @@
 With lanes over queries (`microkernel.py`) one query leaves all lanes but one idle. Here a vector holds consecutive features of a
 key: scores are sums over lanes, and weights are broadcast. Such calls are bound by memory, and what a processor fetches ahead
 it guesses from the order of addresses: so keys are read one after the other, each as a whole. Reading four at a time, the same
-arithmetic took twice as long. Where keys lie side by side, those some way on are asked for. Numbers stored as float16 or bfloat16 are widened in registers.
+arithmetic took twice as long. Where keys lie side by side, those some way on are asked for. Numbers stored as float16 or bfloat16
+are widened in registers.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from attnc.backends.cpu.memory import (
     typed_pointer,
 )
 from attnc.backends.cpu.pieces import function
+from attnc.backends.cpu.room import LINE
 from attnc.backends.cpu.vector import LLVM_TYPES, Vec
 from attnc.schedule.cpu_form import most
 from attnc.schedule.target import host
@@ -32,7 +34,6 @@ I64 = ir.IntType(64)
 CHUNK = 32  # terms of a score that a lane sums one by one (see `microkernel.CHUNK`)
 BLOCK = 8  # keys whose values all queries add before the next: so few that the processor looks beyond them into memory
 AHEAD = 4096  # bytes: keys that lie about so far behind the present one are asked for
-LINE = 64  # bytes of a cache line
 SPARE = 6  # registers that do not hold queries, nor scores
 PAIR = 2  # queries that add values at once: as many as let a whole key's features stay in registers
 

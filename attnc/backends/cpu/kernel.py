@@ -32,6 +32,7 @@ INTRINSICS = (
     "microkernel",
     "few",
     "rearrange",
+    "room",
     "boxes",
     "summary",
     "values",

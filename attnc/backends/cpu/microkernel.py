@@ -18,6 +18,7 @@ from numba.core.extending import intrinsic
 from attnc.backends.cpu.lanes import Lanes, convert, token
 from attnc.backends.cpu.memory import prefetch
 from attnc.backends.cpu.pieces import function as piece
+from attnc.backends.cpu.room import LINE
 from attnc.backends.cpu.vector import LLVM_TYPES, Vec
 from attnc.schedule.schedule import of_vectors
 
@@ -25,7 +26,6 @@ I64 = ir.IntType(64)
 # The operands of a tile, all int64: byte addresses, byte strides and the length of the sum.
 OPERANDS = ("a", "a_row", "a_k", "b", "b_k", "c", "c_row", "n", "alpha")
 UNROLL = 2
-LINE = 64  # bytes of a cache line
 # Terms that are summed one by one; longer sums are sums of such sums, whose rounding errors grow more slowly. Scores (mode
 # "zero") need that most: exp makes relative errors of their absolute ones. The first chunk costs nothing.
 CHUNK = 128

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LINE = 64
+LINE = 64  # bytes of a cache line
 
 
 @dataclass(frozen=True, slots=True)
