@@ -62,6 +62,30 @@ _SHUFFLE_64 = _with(
     "shfl.sync.bfly.b32 b, b, $2, 0x1f, 0xffffffff;", "mov.b64 $0, {a, b};",
 )  # fmt: skip
 
+# try_wait suspends for a while at most, so it is asked again; the labels are the instruction's own.
+_MBAR_WAIT = _with(
+    ".reg .pred done;", "AGAIN_${:uid}:", "mbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1;",
+    "@!done bra AGAIN_${:uid};",
+)  # fmt: skip
+_ATOMIC_NEXT = _with(
+    ".reg .pred go;", "setp.ne.b32 go, $1, 0;", "mov.b32 $0, 0;", "@go atom.global.add.u32 $0, [$2], 1;"
+)
+_TMA_LOAD = (
+    "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+    "[$1], [$2, {$4, $5, $6, $7}], [$3];"
+)
+_TMA_STORE = "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [$1, {$3, $4, $5, $6}], [$2];"
+
+
+def _mbar(name: str, text: str, operands: str) -> Instruction:
+    return Instruction(name, text, "", "pr" + operands, memory=True, predicated=True)
+
+
+def _group(name: str, text: str, operands: str = "") -> Instruction:
+    """Executed by all threads of one or more warps together."""
+    return Instruction(name, text, "", operands, memory=True, convergent=True)
+
+
 TABLE: tuple[Instruction, ...] = (
     Instruction("barrier", "bar.sync 0;", memory=True, convergent=True),
     Instruction("barrier_or", _ANY_OF_BLOCK, "p", "p", memory=True, convergent=True),
@@ -118,6 +142,31 @@ TABLE: tuple[Instruction, ...] = (
     # -- a scalar argument: float64 bits in an int64 word
     Instruction("as_double", "mov.b64 $0, $1;", "d", "l"),
     Instruction("scalar", _with(".reg .f64 t;", "mov.b64 t, $1;", "cvt.rn.f32.f64 $0, t;"), "f", "l"),
+    # -- sm_90a. Barriers of 8 bytes in shared memory: a phase ends when so many arrived and all bytes expected have come
+    _mbar("mbar_init_if", "mbarrier.init.shared::cta.b64 [$1], $2;", "r"),
+    _mbar("mbar_expect_if", "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$1], $2;", "r"),  # arrives, and expects bytes
+    _mbar("mbar_arrive_if", "mbarrier.arrive.shared::cta.b64 _, [$1];", ""),
+    _group("mbar_wait", _MBAR_WAIT, "rr"),  # until the phase of this parity, 0 or 1, has ended
+    Instruction("mbar_fence", "fence.mbarrier_init.release.cluster;", memory=True),
+    # what threads wrote to shared memory is seen by wgmma and by the copy engine
+    Instruction("async_fence", "fence.proxy.async.shared::cta;", memory=True),
+    # -- the copy engine: boxes of arrays of rank 4 that a map describes; coordinates (feature, row, head, batch)
+    Instruction("tma_load_if", _TMA_LOAD, "", "prlrrrrr", memory=True, predicated=True),  # to, map, barrier, coordinates
+    Instruction("tma_store_if", _TMA_STORE, "", "plrrrrr", memory=True, predicated=True),  # map, from, coordinates
+    Instruction("tma_commit", "cp.async.bulk.commit_group;", memory=True),
+    Instruction("tma_wait_read", "cp.async.bulk.wait_group.read $0;", "", "n", memory=True),  # their shared memory is free
+    Instruction("tma_wait", "cp.async.bulk.wait_group $0;", "", "n", memory=True),
+    # -- four warps as one: registers are theirs in turn, barriers with numbers 1..15, matrix instructions in groups
+    _group("registers_more", "setmaxnreg.inc.sync.aligned.u32 $0;", "n"),
+    _group("registers_less", "setmaxnreg.dec.sync.aligned.u32 $0;", "n"),
+    _group("named_barrier", "bar.sync $0, $1;", "rr"),  # number, threads
+    _group("named_arrive", "bar.arrive $0, $1;", "rr"),
+    _group("wgmma_fence", "wgmma.fence.sync.aligned;"),
+    _group("wgmma_commit", "wgmma.commit_group.sync.aligned;"),
+    _group("wgmma_wait", "wgmma.wait_group.sync.aligned $0;", "n"),  # all but the last n groups are done
+    # -- a queue of work: the number at an address, which then grows by one (0 where the predicate is false); and lane 0's number
+    Instruction("atomic_next", _ATOMIC_NEXT, "r", "pl", memory=True),
+    Instruction("broadcast", "shfl.sync.idx.b32 $0, $1, 0, 0x1f, 0xffffffff;", "r", "r", convergent=True),
     # -- the special function unit, numbers below 2**-126 count as 0: by the PTX ISA 2**x is within 2**-22, 1 / x within 2**-23
     Instruction("fast_ex2", "ex2.approx.ftz.f32 $0, $1;", "f", "f"),
     Instruction("fast_rcp", "rcp.approx.ftz.f32 $0, $1;", "f", "f"),
@@ -125,8 +174,12 @@ TABLE: tuple[Instruction, ...] = (
 
 BY_NAME = {row.name: row for row in TABLE}
 
-# What `intrinsics` adds to the table: the place in the grid, storage, and Python functions that kernels call.
-BUILT = ("thread", "block", "blocks", "registers", "shared", "unrolled", "device")
+# What `intrinsics` adds to the table: the place in the grid, storage, matrix instructions of four warps, and Python functions
+# that kernels call.
+BUILT = (
+    "thread", "block", "blocks", "registers", "shared", "unrolled", "device", "wgmma_ss", "wgmma_rs", "hold",
+)  # fmt: skip
+MAP = "_map"  # the end of the names of parameters that are no words: descriptions of arrays for the copy engine, of 128 bytes
 
 ELEMENTWISE = (
     "neg", "abs", "sign", "exp", "exp2", "log", "log2", "log1p", "tanh", "sigmoid", "erf", "sqrt", "rsqrt", "sin", "cos",
