@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from attnc.backends.cuda.executable import Executable
     from attnc.schedule.mma import Mma
     from attnc.schedule.short import Form
+    from attnc.schedule.wgmma import Wgmma
 
 Stage = Literal["graph", "fused", "tile", "source", "kernel"]
 PASSES: tuple[Callable[[Graph], Graph], ...] = (canonicalise, fold, expand, canonicalise, fold, merge_factors)
@@ -189,7 +190,7 @@ def cuda_executable(
 
 def _cuda_sources(
     graph: Graph, program: Program, problem: Problem, target: str, aligned: bool, form: Form | None = None
-) -> Iterator[tuple[Mma, Source]]:
+) -> Iterator[tuple[Mma | Wgmma, Source]]:
     """The CUDA kernel in each schedule that fits, the fastest first."""
     from attnc.backends.cuda.context import Types as CudaTypes
     from attnc.backends.cuda.plan import sources

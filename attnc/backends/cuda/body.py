@@ -92,7 +92,8 @@ class Body:
 
     def __init__(self, ctx: Context, keys: Keys, load: Callable[[Context, Load], None]) -> None:
         self.ctx, self.load = ctx, load
-        self.full = keys.full
+        self.full: Sequence[Statement] = keys.full
+        self.edge: Sequence[Statement]
         self.edge, self.hidden = hidden(keys.partial or keys.full)
         self.weights = {s.weights for s in (*self.full, *self.edge) if isinstance(s, DotAcc)}
 
@@ -150,14 +151,10 @@ class Body:
                     self.load(ctx, s)
             case Dot():
                 ctx.out.line(f"# {s.name} = {s.rows} {s.keys}^T")
-                products.dot(ctx, s)
+                self.dot(s)
             case DotAcc():
                 ctx.out.line(f"# {s.accumulator} += {s.weights} {s.values}")
-                body = self.edge if edge else self.full
-                careful.take_out(ctx, s, body)
-                with careful.in_range(ctx, s, body):
-                    products.dot_acc(ctx, s)
-                careful.put_back(ctx, s)
+                self.dot_acc(s, self.edge if edge else self.full)
             case Map():
                 self._map(s, edge and s.name in self.weights - self.hidden)
             case Reduce():
@@ -166,6 +163,17 @@ class Body:
                 row_map(ctx, s)
             case FeatureReduce():
                 feature_reduce(ctx, s)
+
+    def dot(self, s: Dot) -> None:
+        """Print a product of rows and keys."""
+        products.dot(self.ctx, s)
+
+    def dot_acc(self, s: DotAcc, body: Sequence[Statement]) -> None:
+        """Print an accumulation; body: the statements of its class."""
+        careful.take_out(self.ctx, s, body)
+        with careful.in_range(self.ctx, s, body):
+            products.dot_acc(self.ctx, s)
+        careful.put_back(self.ctx, s)
 
     def _map(self, s: Map, edge: bool) -> None:
         ctx = self.ctx

@@ -29,6 +29,11 @@ def runs(ctx: Context, keys: Keys) -> Iterator[None]:
         yield
         return
     out = ctx.out
+    if ctx.repairs:
+        out.line("careful = True")
+        yield
+        ctx.careful = False
+        return
     out.line("careful = False")
     with out.block("while True:"):
         yield

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from attnc.backends.arguments import ranges
 from attnc.backends.block import Layout
+from attnc.backends.cuda.tensor_map import TensorMap
 from attnc.backends.extremes import Search
 from attnc.backends.printer import INDENT, Printer
 from attnc.backends.spelling import Names, Scope
@@ -15,6 +16,7 @@ from attnc.ir.graph import Node
 from attnc.passes.narrow import Narrow
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule.mma import Mma, Swizzled, swizzled
+from attnc.schedule.wgmma import GROUP, Wgmma
 from attnc.tile.program import Program
 
 LOADS = {
@@ -62,17 +64,20 @@ class Context:
 
     aligned: whether rows of q, k and v are whole aligned chunks of 16 bytes, which hardware copies without registers.
     share: whether rows of a tile are the queries of all heads of a group (`items`), else of one head.
+    repairs: whether blocks work only where a kernel before left a flag, and always carefully.
     careful: whether the sweep that is printed may run a second time, with weights of 0 kept from values that are not finite.
+    unit: of the places of tiles in shared memory, in bytes. maps: what the copy engine is told, by array.
     """
 
     program: Program
     layout: Layout
-    schedule: Mma
+    schedule: Mma | Wgmma
     types: Types
     features: Mapping[str, int]
     top: Printer
     aligned: bool
     share: bool = False
+    repairs: bool = False
     names: Names = field(default_factory=Names)
     item: Scope = field(init=False)
     out: Printer = field(init=False)
@@ -83,6 +88,8 @@ class Context:
     searches: dict[tuple[str, int], Search] = field(default_factory=dict)
     rooms: dict[tuple[str, int], str] = field(default_factory=dict)
     shared: int = 0
+    unit: int = 128
+    maps: dict[str, TensorMap] = field(default_factory=dict)
     careful: bool = False
     reach: dict[Node, frozenset[str]] = field(default_factory=dict)
     ended: tuple[Printer, int, str] | None = None
@@ -156,8 +163,25 @@ class Context:
         if (name, size) not in self.rooms:
             base = self.rooms[name, size] = self.names.fresh(f"{name}_shared")
             self.top.line(f"{base} = start + {self.shared}")
-            self.shared += -(-size // 128) * 128
+            self.shared += -(-size // self.unit) * self.unit
         return self.rooms[name, size]
+
+    def publish(self, side: str) -> None:
+        """What threads wrote to a tile is there for the products: of rows ('i') for those that compute with them, of keys ('j') for all."""
+        if isinstance(self.schedule, Mma):
+            self.out.line("warp_sync()" if side == "i" else "barrier()")
+            return
+        self.out.line("async_fence()")
+        self.out.line(self.meet(side))
+
+    def meet(self, side: str) -> str:
+        """Where the consumers wait for each other: those of the same rows ('i'), or all ('j')."""
+        assert isinstance(self.schedule, Wgmma)
+        return (
+            f"named_barrier(2 + (warp >> 2), {GROUP})"
+            if side == "i"
+            else f"named_barrier(1, {32 * self.schedule.warps})"
+        )
 
     @contextmanager
     def rows(self) -> Iterator[None]:

@@ -15,22 +15,26 @@ from attnc.backends.block import Layout
 from attnc.backends.cuda import careful, items, parts, prepare, ptx, shared
 from attnc.backends.cuda.body import Body, begin_states, feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile, Types
+from attnc.backends.cuda.hopper import queue, skeleton
 from attnc.backends.cuda.output import reads_accumulators, reduce_features, store
 from attnc.backends.cuda.search import Search
+from attnc.backends.cuda.tensor_map import TensorMap
 from attnc.backends.extremes import begin_of, entries_of, others
 from attnc.backends.printer import Printer
 from attnc.ir.text import expression
 from attnc.schedule.mma import Mma
 from attnc.schedule.short import PLAIN, Form
+from attnc.schedule.wgmma import Wgmma
 from attnc.tile.merge import split
-from attnc.tile.program import FeatureReduce, Keys, Load, Merge, Program, RowMap, Save, Store
+from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Merge, Program, RowMap, Save, Store
 from attnc.tile.share import shares
 
 FIXED = (
     "row rest lane warp quad first_row first_key start item tile tiles b h i0 i1 ni j0 j1 now stage full last rt hf ct ft e kk n n0 n1 n2 n3 n4 n5 ia ib ja jb f i j c r p x even odd b0 b1 b2 b3 "
-    "part parts length row0 kv records scratch address live first careful key turn value cursor approved span stop widest certain possible more end INF NAN INT_MIN INT_MAX range min max kernel"
+    "part parts length row0 kv records scratch address live first careful key turn value cursor approved span stop widest certain possible more end number items served waiting section first_head wide INF NAN INT_MIN INT_MAX range min max kernel"
 )
 SUMMARY_THREADS = 256
+REPAIR_THREADS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Source:
     summary: a second module where tables are searched: its kernel, of the same parameters, is launched before, with a block of
     SUMMARY_THREADS for each row of each table. merge: where keys are split, the kernel that is launched after, with a block of
     `parts.MERGE` for each batch, head and query. record: bytes of the workspace for each of these and each part of the keys.
+    maps: the parameters that are no words. repair: the kernel that computes again, with care, the rows whose sums are not finite.
     """
 
     text: str
@@ -48,34 +53,53 @@ class Source:
     summary: str | None = None
     merge: Source | None = None
     record: int = 0
+    maps: tuple[TensorMap, ...] = ()
+    repair: Source | None = None
 
 
-def stages(source: Source, schedule: Mma) -> Iterator[tuple[str, str, tuple[str, ...], int, int]]:
+def stages(source: Source, schedule: Mma | Wgmma) -> Iterator[tuple[str, str, tuple[str, ...], int, int]]:
     """The kernels of a call in the order of their launches: role, text, parameters, threads, bytes of shared memory."""
     if source.summary is not None:
-        yield "summary", source.summary, source.parameters, SUMMARY_THREADS, 0
+        yield "summary", source.summary, _words(source), SUMMARY_THREADS, 0
     yield "main", source.text, source.parameters, schedule.threads, source.shared
+    if source.repair is not None:
+        yield "repair", source.repair.text, source.repair.parameters, REPAIR_THREADS, source.repair.shared
     if source.merge is not None:
         yield "merge", source.merge.text, source.merge.parameters, parts.MERGE.threads, source.merge.shared
+
+
+def _words(source: Source) -> tuple[str, ...]:
+    """The parameters that are words."""
+    return source.parameters[: len(source.parameters) - len(source.maps)]
 
 
 def emit(
     program: Program,
     block: Layout,
-    schedule: Mma,
+    schedule: Mma | Wgmma,
     types: Types,
     features: Mapping[str, int],
     aligned: bool,
     title: str,
     form: Form = PLAIN,
+    limit: int = 0,
 ) -> Source:
-    """The source of a kernel, and of those that are launched with it."""
+    """The source of a kernel, and of those that are launched with it. limit: bytes of shared memory of a block, for `Wgmma`."""
     assert not form.share or shares(program), "internal error: what the rows of a tile share depends on the head"
 
-    def module(program: Program, schedule: Mma, share: bool, note: str) -> Source:
-        ctx = Context(program, block, schedule, types, features, Printer(), aligned, share)
-        return _module(ctx, f"{title}\n\nThis kernel: {note}" if note else title)
+    def module(program: Program, schedule: Mma | Wgmma, share: bool, note: str, repairs: bool = False) -> Source:
+        ctx = Context(program, block, schedule, types, features, Printer(), aligned, share, repairs)
+        return _module(ctx, f"{title}\n\nThis kernel: {note}" if note else title, limit)
 
+    if isinstance(schedule, Wgmma):
+        source = module(program, schedule, False, "")
+        if not guarded(program):
+            return source
+        small = Mma(4, 1, 64 if max(features[f] for f in ("d", "e")) <= 128 else 32)
+        return replace(
+            source,
+            repair=module(carefully(program), small, False, "again, with care, where sums are not finite.", True),
+        )
     if not form.split:
         return module(program, schedule, form.share, "")
     programs = split(program)
@@ -86,11 +110,24 @@ def emit(
     return replace(source, merge=merge, record=parts.record(first.sweeps[0].states, features).bytes)
 
 
-def _module(ctx: Context, title: str) -> Source:
+def guarded(program: Program) -> bool:
+    """Whether weights of 0 must keep values that are not finite from an output."""
+    return any(isinstance(s, DotAcc) and s.skip_zero for s in program.statements())
+
+
+def carefully(program: Program) -> Program:
+    """The same with all tiles in one body, that with masks."""
+    steps = [replace(s, full=(), partial=s.partial or s.full) if isinstance(s, Keys) else s for s in program.steps]
+    return replace(program, steps=tuple(steps))
+
+
+def _module(ctx: Context, title: str, limit: int) -> Source:
     """The source of one kernel."""
     body = Printer()
-    parted = any(isinstance(s, Save | Merge) for s in ctx.program.steps)
-    without = ("counter", "scratch_stride") if parted else ("counter", "scratch", "scratch_stride")
+    works = (
+        isinstance(ctx.schedule, Wgmma) or ctx.repairs or any(isinstance(s, Save | Merge) for s in ctx.program.steps)
+    )
+    without = ("counter", "scratch_stride") if works else ("counter", "scratch", "scratch_stride")
     parameters = tuple(name for name in ctx.layout.words if name not in without)
     ctx.names.used |= {
         *FIXED.split(),
@@ -99,13 +136,18 @@ def _module(ctx: Context, title: str) -> Source:
         *(name for part in ptx.names().values() for name in part),
     }
     ctx.out = body
-    _kernel(ctx)
+    if isinstance(ctx.schedule, Wgmma):
+        body = skeleton.Block(ctx, limit, guarded(ctx.program)).emit()
+    else:
+        _kernel(ctx)
+    parameters += tuple(ctx.maps)
     code = Printer()
     with code.block(f"def kernel({', '.join(parameters)}):"):
         for text in (*ctx.top.lines(), *body.lines()):
             code.line(text)
     text = "\n\n\n".join((_header(ctx, title, str(code)), str(code)))
-    return Source(text, parameters, ctx.shared, _summary(ctx, parameters) if ctx.searches else None)
+    summary = _summary(ctx, parameters[: len(parameters) - len(ctx.maps)]) if ctx.searches else None
+    return Source(text, parameters, ctx.shared, summary, maps=tuple(ctx.maps.values()))
 
 
 def _summary(ctx: Context, parameters: tuple[str, ...]) -> str:
@@ -165,6 +207,14 @@ def _kernel(ctx: Context) -> None:
     top.line("quad = lane & 3")
     top.line(f"first_row, first_key = {16 * ctx.schedule.tall} * warp + (lane >> 2), 2 * quad")
     items.begin(ctx)
+    if ctx.repairs:
+        with ctx.out.block(f"if load_i32(scratch + {queue.HEAD} + 4 * (item * tiles + tile)) != 0:"):
+            _steps(ctx)
+    else:
+        _steps(ctx)
+
+
+def _steps(ctx: Context) -> None:
     for step in ctx.program.steps:
         match step:
             case Load() if step.graph.op == "role":

@@ -11,6 +11,7 @@ from attnc.backends.cuda.report import Report
 from attnc.schedule.cuda_target import CudaTarget
 from attnc.schedule.mma import Mma
 from attnc.schedule.short import PLAIN, Form, parts
+from attnc.schedule.wgmma import Wgmma
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Executable:
     aligned: bool
     form: Form = PLAIN
     record: int = 0
-    schedule: Mma | None = None
-    passed: tuple[tuple[Mma, Report], ...] = ()
+    schedule: Mma | Wgmma | None = None
+    passed: tuple[tuple[Mma | Wgmma, Report], ...] = ()
 
     def blocks(self, stage: Stage, extents: Mapping[str, int], tables: Mapping[str, Sequence[int]]) -> int:
         """The blocks of a stage's launch.

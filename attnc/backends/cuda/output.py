@@ -36,11 +36,11 @@ def store(ctx: Context, s: Store) -> None:
         return
     n = ctx.features[s.feature]
     length = ctx.vectors(1, s.feature).length
-    cells = _cells(s.graph)
+    found = cells(s.graph)
     with ctx.rows(), ctx.out.block(f"for ft in unrolled({length // 8}):"):
         indices(ctx, s.graph)
         ctx.out.line("r, f = first_row + 16 * rt + 8 * hf, 8 * ft + first_key")
-        texts = [_element(ctx, s.graph, cells, e, n, length) for e in range(2)]
+        texts = [element(ctx, s.graph, found, e, n, length) for e in range(2)]
         place = f"{base} + {row} + f * {size}"
         live = "lt(r, ni)" if length == n else f"and_(lt(r, ni), lt(f, {n}))"
         if dtype in SHORT and n % 2 == 0 and ctx.aligned:
@@ -53,13 +53,13 @@ def store(ctx: Context, s: Store) -> None:
 
 def reads_accumulators(ctx: Context, graph: Node) -> bool:
     """Whether a graph over features reads accumulators, which lie in registers."""
-    return any(x["name"] in ctx.arrays for x in _cells(graph))
+    return any(x["name"] in ctx.arrays for x in cells(graph))
 
 
 def reduce_features(ctx: Context, s: FeatureReduce) -> None:
     """Over a thread's features of a query, then over the four threads that share it."""
     n, length, kind = ctx.features[s.feature], ctx.vectors(1, s.feature).length, s.graph.dtype
-    combine, neutral, cells = COMBINE[s.how], NEUTRAL[kind][s.how], _cells(s.graph)
+    combine, neutral, found = COMBINE[s.how], NEUTRAL[kind][s.how], cells(s.graph)
     target = ctx.row(s.name, kind)
     with ctx.rows():
         total = ctx.names.fresh(s.name)
@@ -68,7 +68,7 @@ def reduce_features(ctx: Context, s: FeatureReduce) -> None:
         with ctx.out.block(f"for ft in unrolled({length // 8}):"):
             ctx.out.line("f = 8 * ft + first_key")
             for e in range(2):
-                text = _element(ctx, s.graph, cells, e, n, length)
+                text = element(ctx, s.graph, found, e, n, length)
                 if length != n:
                     text = f"where(lt(f + {e}, {n}), {text}, {neutral})"
                 ctx.out.line(f"{total} = {combine}({total}, {text})")
@@ -78,15 +78,16 @@ def reduce_features(ctx: Context, s: FeatureReduce) -> None:
         ctx.out.line(f"{target}[rt, hf] = {total}")
 
 
-def _cells(graph: Node) -> list[Node]:
+def cells(graph: Node) -> list[Node]:
+    """What a graph over queries and features reads."""
     return [x for x in topological([graph]) if x.op == "value" and "i" in x.axes and feature_axes(x)]
 
 
-def _element(ctx: Context, graph: Node, cells: list[Node], e: int, n: int, length: int) -> str:
+def element(ctx: Context, graph: Node, found: list[Node], e: int, n: int, length: int) -> str:
     """The text of an output's element; tables of n features are not read behind them."""
     feature = "f" if e == 0 else "(f + 1)"
     speller = spelling(ctx, graph, f"minimum({feature}, {n - 1})" if n < length else feature)
-    for x in cells:
+    for x in found:
         if x["name"] in ctx.arrays:
             speller.elements[x["name"]] = f"{ctx.arrays[x['name']]}[rt, ft, 2 * hf + {e}]"
     return speller.spell(graph)

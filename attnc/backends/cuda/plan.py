@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping
 from attnc.backends.block import Layout
 from attnc.backends.cuda.context import Types
 from attnc.backends.cuda.emit import Source, emit
+from attnc.backends.cuda.hopper import skeleton
 from attnc.errors import UnsupportedError
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule import short
 from attnc.schedule.cuda_target import CudaTarget
 from attnc.schedule.mma import CHUNK, Mma, candidates, swizzled
 from attnc.schedule.short import PLAIN, Form
+from attnc.schedule.wgmma import Wgmma
+from attnc.schedule.wgmma import candidates as wgmma_candidates
 from attnc.tile.program import Load, Program
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -29,13 +32,20 @@ def sources(
     aligned: bool = True,
     title: str,
     form: Form = PLAIN,
-) -> Iterator[tuple[Mma, Source]]:
+) -> Iterator[tuple[Mma | Wgmma, Source]]:
     """The kernel in each schedule that fits, the fastest first. UnsupportedError names what this backend cannot do.
 
     aligned: whether rows of q, k and v begin at multiples of 16 bytes and are contiguous. form: what a block takes.
     """
     check(program, types, features)
     found = False
+    if not obstacle(program, types, features, target, aligned, form):
+        limit = target.shared_of_block
+        for wgmma in wgmma_candidates(skeleton.shape(program, types.roles, features), limit - 2 * skeleton.PATTERN):
+            source = emit(program, block, wgmma, types, features, True, title, form, limit)
+            assert source.shared <= limit, f"internal error: {wgmma} takes {source.shared} bytes of shared memory"
+            found = True
+            yield wgmma, source
     aligned = aligned and all(features[f] * ITEMSIZE[types.roles] % CHUNK == 0 for f in ("d", "e"))
     wide = max(features[f] for f in vectors(program))
     for schedule in short.candidates(form.warps) if form.warps else candidates(wide):
@@ -51,6 +61,23 @@ def sources(
             cause=f"its tiles do not fit in the {target.shared_of_block} bytes of shared memory of a block",
             cure="use a smaller head dim, fewer attentions in one function, or the CPU",
         )
+
+
+def obstacle(
+    program: Program, types: Types, features: Mapping[str, int], target: CudaTarget, aligned: bool, form: Form
+) -> str:
+    """Why matrix instructions of four warps and the copy engine do not serve, "" where they do."""
+    if target.feature != "a":
+        return f"{target.name} has none of Hopper's instructions of its own: sm_90a does"
+    if not types.tensor_cores:
+        return f"they multiply numbers of 16 bits, and q, k and v are {types.roles}"
+    if not aligned or any(features[f] * ITEMSIZE[types.roles] % CHUNK for f in ("d", "e")):
+        return "the copy engine needs rows of whole chunks of 16 bytes, at multiples of 16 bytes"
+    if form != PLAIN:
+        return "few queries do not fill their tiles of 64 rows"
+    if not program.sweeps or not all(skeleton.roles(keys) for keys in program.sweeps):
+        return "a sweep copies no vectors of keys"
+    return ""
 
 
 def vectors(program: Program) -> tuple[str, ...]:

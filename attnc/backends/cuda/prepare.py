@@ -26,7 +26,7 @@ def of_rows(ctx: Context, s: Load) -> None:
         with ctx.out.block(f"for ft in unrolled({tile.shape.length // 8}):"), ctx.out.block("for e in unrolled(2):"):
             ctx.out.line("c = 8 * ft + first_key + e")
             _write(ctx, s, tile, "row", "True", alone)
-    ctx.out.line("warp_sync()")
+    ctx.publish("i")
 
 
 def of_keys(ctx: Context, s: Load) -> None:
@@ -45,7 +45,7 @@ def of_keys(ctx: Context, s: Load) -> None:
                 c = f"minimum({c}, {tile.shape.length - 1})"
             ctx.out.line(f"c = {c}")
             _write(ctx, s, tile, "key", "live", alone)
-    ctx.out.line("barrier()")
+    ctx.publish("j")
 
 
 def _no_features(x: Node) -> bool:

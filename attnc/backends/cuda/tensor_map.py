@@ -48,8 +48,7 @@ def geometry(x: TensorMap, words: Mapping[str, int], features: Mapping[str, int]
     heads = words["heads"] // words["group"] if kv else words["heads"]
     lengths = (words["kv_len" if kv else "q_len"], heads, words["batch"])
     steps = [words[f"{x.array}_{part}"] for part in ("l", "h", "b")]
-    extents = [max(n, 1) if step else 1 for n, step in zip(lengths, steps, strict=True)]
-    strides = [step if n > 1 else STEP for n, step in zip(extents, steps, strict=True)]
-    return Geometry(
-        words[f"{x.array}_p"], (features[x.feature], *extents), (strides[0], strides[1], strides[2]), x.rows, x.columns
-    )
+    length, heads, batch = (max(n, 1) if step else 1 for n, step in zip(lengths, steps, strict=True))
+    step_l, step_h, step_b = (step if n > 1 else STEP for n, step in zip((length, heads, batch), steps, strict=True))
+    extents, strides = (features[x.feature], length, heads, batch), (step_l, step_h, step_b)
+    return Geometry(words[f"{x.array}_p"], extents, strides, x.rows, x.columns)

@@ -1,0 +1,48 @@
+"""Emission of the queue of work items: tiles of queries of a head, those with the most keys first.
+
+A block takes the next number from a counter in the workspace. Where tiles can differ in their keys, the heavy tiles of several heads
+come first, then their lighter ones: as many heads as have their keys and values in the second cache at once.
+"""
+
+from __future__ import annotations
+
+from attnc.backends.cuda.context import Context
+from attnc.backends.spelling import Scope
+from attnc.runtime.arrays import ITEMSIZE
+from attnc.schedule.wgmma import UNIT
+
+CACHE = 2**25  # bytes of keys and values that are worked on at once: two thirds of the second cache of an H100
+HEAD = 16  # bytes of the workspace before the flags
+
+
+def begin(ctx: Context, uneven: bool) -> None:
+    """Print, once per block, how many items there are. uneven: whether their tiles differ in their keys."""
+    top, rows = ctx.top, ctx.schedule.rows
+    top.line(f"tiles = floordiv(q_len + {rows - 1}, {rows})")
+    top.line("items = batch * heads * tiles")
+    if uneven:
+        size = ITEMSIZE[ctx.types.roles] * (ctx.features["d"] + ctx.features["e"])
+        top.line(f"section = maximum(floordiv({CACHE}, maximum(kv_len * {size}, 1)), 1) * group  # heads")
+
+
+def item(ctx: Context, uneven: bool) -> None:
+    """Print what item `number` is: b, h, i0..i1, and ni live rows."""
+    out, rows = ctx.out, ctx.schedule.rows
+    if uneven:
+        out.line("first_head = floordiv(number, section * tiles) * section")
+        out.line("rest = mod(number, section * tiles)")
+        out.line("wide = minimum(section, batch * heads - first_head)")
+        out.line("tile, item = tiles - 1 - floordiv(rest, wide), first_head + mod(rest, wide)")
+    else:
+        out.line("tile, item = tiles - 1 - mod(number, tiles), floordiv(number, tiles)")
+    out.line("b, h = floordiv(item, heads), mod(item, heads)")
+    out.line(f"i0 = tile * {rows}")
+    out.line(f"ni = minimum({rows}, q_len - i0)")
+    out.line("i1 = i0 + ni - 1")
+    ctx.item = Scope(out.place(), lambda x: x.axes <= {"b", "h"} and ctx.corners(x) <= {"i0", "i1"})
+
+
+def flag(ctx: Context) -> str:
+    """The address of the flag of a consumer's rows."""
+    units = f"floordiv(q_len + {UNIT - 1}, {UNIT})"
+    return f"scratch + {HEAD} + 4 * (item * {units} + tile * {ctx.schedule.rows // UNIT} + (warp >> 2))"

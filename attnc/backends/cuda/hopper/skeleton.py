@@ -1,0 +1,237 @@
+"""The skeleton `wgmma`: what a block does, from its barriers to the last output.
+
+Threads of warps -4..-1 are the producer's, those of warps 0 and later the consumers'. Work items come from a queue; an item's
+queries, and its tiles of keys, go through shared memory. While consumers work on an item, the producer is ahead by as many tiles as
+there are stages, also across items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attnc.backends.cuda import output, prepare
+from attnc.backends.cuda.body import feature_reduce, row_map
+from attnc.backends.cuda.context import Context, Tile
+from attnc.backends.cuda.hopper import queue
+from attnc.backends.cuda.hopper.consumer import Sweep, overlaps, split
+from attnc.backends.cuda.hopper.output import copied
+from attnc.backends.cuda.hopper.output import store as copy_out
+from attnc.backends.cuda.hopper.producer import Producer
+from attnc.backends.cuda.hopper.rings import FIRST, Barriers, Ring
+from attnc.backends.printer import Printer
+from attnc.runtime.arrays import ITEMSIZE
+from attnc.schedule.mma import swizzled
+from attnc.schedule.wgmma import Shape, Wgmma
+from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Program, RowMap, Store, reads
+
+PATTERN = 1024  # bytes after which the swizzle of rows of 128 bytes repeats: tiles begin at multiples
+SLOTS = 512  # bytes for barriers, the number of the item, and the infos of a ring
+
+
+def roles(keys: Keys) -> dict[str, Load]:
+    """The vectors of keys that a sweep copies, those of its scores first."""
+    dots, _ = split(keys)
+    found = {
+        s.name: s for body in (keys.full, keys.partial) for s in body if isinstance(s, Load) and s.graph.op == "role"
+    }
+    scored = [s.keys for s in dots if s.keys in found]
+    return {name: found[name] for name in dict.fromkeys([*scored, *found])}
+
+
+def shape(program: Program, types: str, features: Mapping[str, int]) -> Shape:
+    """What the schedule must know of a program."""
+    size = ITEMSIZE[types]
+
+    def vectors(loads: list[Load]) -> int:
+        return sum(swizzled(1, features[s.feature], size).bytes for s in loads)
+
+    rows = [s for s in program.steps if isinstance(s, Load)]
+    sweeps = program.sweeps
+    loaded = {s.name: s for keys in sweeps for s in roles(keys).values()}
+    computed = {
+        s.name: s
+        for keys in sweeps
+        for body in (keys.full, keys.partial)
+        for s in body
+        if isinstance(s, Load) and s.graph.op != "role"
+    }
+    kept = {
+        s.name: swizzled(1, features[s.feature], size).length for x in sweeps for s in x.states if s.feature is not None
+    }
+    live = [split(keys) for keys in sweeps]
+    overlap = all(map(overlaps, sweeps))
+    pairs = max(max(len(dots), 1) + len({s.weights for s in sums}) / (2 if overlap else 4) for dots, sums in live)
+    widest = max([*kept.values(), *(swizzled(1, features[s.feature], size).length for s in (*rows, *loaded.values()))])
+    return Shape(
+        vectors(rows),
+        vectors(list(loaded.values())),
+        vectors(list(computed.values())),
+        pairs,
+        sum(kept.values()),
+        widest,
+        overlap,
+    )
+
+
+class Block:
+    """One kernel under construction."""
+
+    def __init__(self, ctx: Context, limit: int, guarded: bool) -> None:
+        """limit: bytes of shared memory of a block. guarded: whether sums that are not finite are noted."""
+        assert isinstance(ctx.schedule, Wgmma)
+        self.ctx, self.limit, self.guarded = ctx, limit, guarded
+        sweeps = ctx.program.sweeps
+        self.uneven = any(x.run is not None or x.hull is not None or x.possible.op != "const" for x in sweeps)
+        self.bars = Barriers(ctx)
+        self.full, self.empty = self.bars.new(1, 1), self.bars.new(1, ctx.schedule.warps)
+        self.slot = ctx.names.fresh("slot")
+        self.rings: dict[int, list[Ring]] = {}
+
+    def emit(self) -> Printer:
+        """The body of the kernel, behind what is printed to `ctx.top`."""
+        ctx, schedule = self.ctx, self.ctx.schedule
+        assert isinstance(schedule, Wgmma)
+        ctx.unit = PATTERN
+        sweeps = ctx.program.sweeps
+        ctx.top.line("start = shared()")
+        ctx.top.line("lane, warp = thread() & 31, (thread() >> 5) - 4")
+        queue.begin(ctx, self.uneven)
+        self._tiles()
+        consumers, producer = Printer(), Printer()
+        ctx.out = consumers
+        self._consumers(schedule)
+        ctx.out = producer
+        loaded = next(
+            (ctx.tiles[s.name] for s in ctx.program.steps if isinstance(s, Load) and s.graph.op == "role"), None
+        )
+        found = [(keys, self.rings[keys.number]) for keys in sweeps]
+        Producer(ctx, loaded, self.full, self.empty, self.slot, found).emit(self.uneven)
+        self.bars.begin()
+        ctx.top.line(f"{self.slot} = {self.bars.base} + {SLOTS // 2}")
+        body = Printer()
+        with body.block("if warp < 0:"):
+            body.insert(producer)
+        with body.block("else:"):
+            body.insert(consumers)
+        return body
+
+    def _tiles(self) -> None:
+        """Room for the queries, and rings for the keys: one for each name, whose sweeps have it in turn."""
+        ctx, schedule = self.ctx, self.ctx.schedule
+        assert isinstance(schedule, Wgmma)
+        for s in ctx.program.steps:
+            if isinstance(s, Load):
+                ctx.tiles[s.name] = ctx.allocate(s.name, schedule.rows, s.feature)
+        rings: dict[str, Ring] = {}
+        for keys in ctx.program.sweeps:
+            for name, s in roles(keys).items():
+                if name not in rings:
+                    room = ctx.allocate(name, schedule.keys, s.feature, schedule.stages)
+                    full = self.bars.new(schedule.stages, 1)
+                    empty = self.bars.new(schedule.stages, schedule.warps)
+                    turn = ctx.names.fresh(f"turn_{name}")
+                    rings[name] = Ring(name, s.graph["name"], room, full, empty, turn, schedule.stages)
+            self.rings[keys.number] = [rings[name] for name in roles(keys)]
+
+    def _consumers(self, schedule: Wgmma) -> None:
+        ctx, out = self.ctx, self.ctx.out
+        out.line(f"registers_more({schedule.registers[1]})")
+        out.line("quad = lane & 3")
+        out.line("first_row, first_key = 16 * warp + (lane >> 2), 2 * quad")
+        out.line("served = 0")
+        for turn in dict.fromkeys(ring.turn for rings in self.rings.values() for ring in rings):
+            out.line(f"{turn} = resize(0, 32)")
+        if schedule.pingpong:
+            with out.block(f"if warp >> 2 == {schedule.consumers - 1}:  # the first consumer begins"):
+                out.line("named_arrive(8, 256)")
+        with out.block("while True:"):
+            out.line(f"mbar_wait({self.full}, served & 1)")
+            out.line(f"number = broadcast(load_shared_r({self.slot}))")
+            with out.block("if number < 0:"):
+                out.line("break")
+            queue.item(ctx, self.uneven)
+            self._steps(schedule)
+            out.line("served += 1")
+        out.line("tma_wait_read(0)")
+
+    def _steps(self, schedule: Wgmma) -> None:
+        """The steps of the program; the queries are released as soon as nothing reads them."""
+        ctx, steps = self.ctx, self.ctx.program.steps
+        last = max(n for n, s in enumerate(steps) if isinstance(s, Keys))
+        tiles = {s.name for s in steps if isinstance(s, Load)}
+        room = self._room(last)
+        held = any(reads(s) & tiles for s in steps[last + 1 :] if not isinstance(s, Keys))
+        held = held or (room is not None and any(room.base == ctx.tiles[name].base for name in tiles))
+
+        def release() -> None:
+            ctx.out.line(f"mbar_arrive_if({FIRST}, {self.empty})")
+
+        def keep() -> None:
+            pass
+
+        for n, step in enumerate(steps):
+            match step:
+                case Load() if step.graph.op == "role":
+                    pass  # the producer has it copied
+                case Load():
+                    prepare.of_rows(ctx, step)
+                case RowMap():
+                    row_map(ctx, step)
+                case FeatureReduce() if output.reads_accumulators(ctx, step.graph):
+                    output.reduce_features(ctx, step)
+                case FeatureReduce():
+                    feature_reduce(ctx, step)
+                case Keys():
+                    self._sweep(step, release if n == last and not held else keep)
+                    if n == last and self.guarded:
+                        self._note()
+                case Store() if room is not None and copied(ctx, step):
+                    copy_out(ctx, step, room)
+                case Store():
+                    output.store(ctx, step)
+        if held:
+            ctx.out.line("tma_wait_read(0)")
+            ctx.out.line(ctx.meet("i"))
+            release()
+
+    def _sweep(self, keys: Keys, last: Callable[[], None]) -> None:
+        schedule = self.ctx.schedule
+        assert isinstance(schedule, Wgmma)
+        Sweep(self.ctx, keys, self.rings[keys.number], self.slot, schedule.overlap, last).emit()
+
+    def _room(self, last: int) -> Tile | None:
+        """Where outputs are put together: room of its own if there is some left, else that of queries that lie the same way."""
+        ctx = self.ctx
+        found = [s for s in ctx.program.steps[last + 1 :] if isinstance(s, Store) and copied(ctx, s)]
+        features = {s.feature for s in found if s.feature is not None}
+        if len(features) != 1:
+            return None
+        (feature,) = features
+        shape = ctx.vectors(ctx.schedule.rows, feature)
+        if ctx.shared + shape.bytes + PATTERN <= self.limit:
+            return ctx.allocate("out", ctx.schedule.rows, feature)
+        for s in ctx.program.steps:
+            if isinstance(s, Load) and s.graph.op == "role":
+                tile = ctx.tiles[s.name]
+                if tile.shape.width == shape.width and tile.shape.bytes >= shape.bytes:
+                    return Tile(tile.base, shape, ctx.features[feature])
+        return None
+
+    def _note(self) -> None:
+        """Set the flag of rows with a sum that is not finite: they are computed again, with care, by another kernel."""
+        ctx, out = self.ctx, self.ctx.out
+        out.line("more = False  # whether a sum is not finite")
+        sums = {
+            s.accumulator: s.feature
+            for keys in ctx.program.sweeps
+            for s in (*keys.full, *keys.partial)
+            if isinstance(s, DotAcc) and s.skip_zero
+        }
+        with ctx.rows():
+            out.line("value = cast_float(0.0)")
+            for name, feature in sums.items():
+                array, count = ctx.accumulator(name, feature), ctx.vectors(1, feature).length // 8
+                with out.block(f"for ft in unrolled({count}):"), out.block("for e in unrolled(2):"):
+                    out.line(f"value = fma({array}[rt, ft, 2 * hf + e], 0.0, value)")
+            out.line("more = or_(more, and_(ne(value, 0.0), lt(first_row + 8 * hf, ni)))")
+        out.line(f"store_r_if(and_(vote_any(more), {FIRST}), {queue.flag(ctx)}, 1)")

@@ -1,0 +1,86 @@
+"""The numbers that the CUDA skeleton `wgmma` is filled with: warpgroups, tiles, stages and registers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+GROUP = 128  # threads of a warpgroup, whose matrix instructions take 64 rows
+UNIT = 64  # those rows
+# Registers of a thread of the producer and of the consumers: with 128 threads each, no more than the 65536 that there are.
+REGISTERS = {2: (40, 232), 3: (32, 160)}
+FIXED = 40  # registers of a consumer besides fragments: addresses, counters, row statistics
+PINGPONG = 128  # head dims up to which consumers take turns at the tensor cores
+
+
+@dataclass(frozen=True, slots=True)
+class Wgmma:
+    """A producer warpgroup and `consumers` of 64 queries each; `keys` per tile, `stages` tiles in flight, a power of two.
+
+    overlap: the scores of a tile are computed during the softmax of the one before. pingpong: consumers take turns.
+    """
+
+    consumers: int
+    keys: int
+    stages: int
+    overlap: bool = True
+    pingpong: bool = True
+
+    @property
+    def tall(self) -> int:
+        """Row tiles of 16 queries of a warp."""
+        return 1
+
+    @property
+    def warps(self) -> int:
+        """That compute."""
+        return 4 * self.consumers
+
+    @property
+    def rows(self) -> int:
+        """Queries of a tile."""
+        return UNIT * self.consumers
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return GROUP * (self.consumers + 1)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Threads that take the same way through the kernel: the producer, the warps beside it, each consumer."""
+        return (32, GROUP - 32, *(GROUP,) * self.consumers)
+
+    @property
+    def registers(self) -> tuple[int, int]:
+        """Of a thread of the producer, and of a consumer."""
+        return REGISTERS[self.consumers]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What decides which schedules fit. query, kept: bytes of a row in shared memory: of loaded and computed vectors, and of outputs.
+
+    ring: bytes of a key in every stage. key: bytes of its computed vectors. pairs: tiles of scores that live at once, counting
+    weights as half a tile. features: of all accumulators. widest: of one.
+    """
+
+    query: int
+    ring: int
+    key: int
+    pairs: float
+    features: int
+    widest: int
+    overlap: bool
+
+
+def candidates(x: Shape, shared: int) -> Iterator[Wgmma]:
+    """Schedules whose tiles fit in `shared` bytes and, by estimate, in registers; the fastest first."""
+    for consumers in (3, 2) if x.widest <= 64 else (2,):
+        pingpong = x.overlap and x.widest <= PINGPONG
+        budget = 2 * (REGISTERS[consumers][1] - FIXED - x.features // 2)
+        for keys in (128, 112, 96, 80, 64, 48, 32, 16):
+            room = shared - UNIT * consumers * x.query - keys * x.key
+            if keys * x.pairs <= budget and 2 * keys * x.ring <= room:
+                yield Wgmma(consumers, keys, 4 if 4 * keys * x.ring <= room else 2, x.overlap, pingpong)
+                break
