@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 from llvmlite import ir
 from numba.cuda import cgutils
@@ -15,7 +15,7 @@ ALIGNMENT = 64
 class _Plain(ir.values.ArgumentAttributes):
     """NVVM reads LLVM 7, where `byval` does not repeat the type."""
 
-    _known = {**ir.values.ArgumentAttributes._known, "byval": False}
+    _known: ClassVar[dict[str, bool]] = {**ir.values.ArgumentAttributes._known, "byval": False}
 
 
 def by_value(function: Any, places: Collection[int]) -> None:
