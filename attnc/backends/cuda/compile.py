@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from attnc.backends.cuda.ptx import MAP
 from attnc.backends.cuda.report import Report, read
 from attnc.backends.cuda.toolchain import CURE, Toolchain, toolchain, versions
 from attnc.backends.module import execute
@@ -34,7 +35,8 @@ class Cubin:
 def compile_cubin(source: str, path: str, threads: int, target: CudaTarget) -> Cubin:
     """The machine code of function `kernel` of the module `source`, launched with blocks of `threads`.
 
-    path: where `source` is or will be found, for tracebacks. Every argument of `kernel` is an int64 word by value.
+    path: where `source` is or will be found, for tracebacks. Every argument of `kernel` is an int64 word by value, but one
+    whose name ends in `MAP` is the address of 128 bytes by value, aligned to 64.
     UnsupportedError where a package is missing or too old for the target. An AssertionError is a bug of attnc's.
     """
     assert 0 < threads <= THREADS_OF_BLOCK, f"internal error: blocks of {threads} threads"
@@ -51,16 +53,19 @@ def compile_cubin(source: str, path: str, threads: int, target: CudaTarget) -> C
 
 def _modules(tools: Toolchain, function: Any, threads: int, target: CudaTarget) -> list[str]:
     """LLVM IR of the kernel and of all it calls."""
-    from attnc.backends.cuda.unroll import unroll  # imports llvmlite
+    from attnc.backends.cuda.constants import by_value  # these import Numba
+    from attnc.backends.cuda.unroll import unroll
 
     types = tools.types
-    arguments = (types.int64,) * len(inspect.signature(function).parameters)
+    names = list(inspect.signature(function).parameters)
+    arguments = (types.int64,) * len(names)
     # Features such as the "a" of sm_90a are named to NVVM below; Numba needs the capability alone.
     compiled = tools.compiler.compile_cuda(function, types.void, arguments, cc=target.capability, lto=True)
     library = compiled.library
     assert not library._linking_files, f"internal error: the kernel needs {library._linking_files}"
     kernel = library.get_function(compiled.fndesc.llvm_func_name)
     kernel.name = ENTRY  # Numba's name counts the functions compiled so far; equal sources shall give equal bytes
+    by_value(kernel, [n for n, name in enumerate(names) if name.endswith(MAP)])
     tools.compiler.kernel_fixup(kernel, False)
     tools.nvvm.set_launch_bounds(kernel, (threads, 1))
     for module in library.modules:

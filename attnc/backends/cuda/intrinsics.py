@@ -7,36 +7,25 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba.cuda import cgutils, types
 from numba.cuda.core import errors
-from numba.cuda.cudadrv.nvvm import ADDRSPACE_LOCAL, ADDRSPACE_SHARED
-from numba.cuda.cudaimpl import _generic_array
+from numba.cuda.cudadrv.nvvm import ADDRSPACE_SHARED
 from numba.cuda.cudaimpl import registry as implementations
-from numba.cuda.extending import _intrinsic, core_models, intrinsic, register_model
+from numba.cuda.extending import core_models, intrinsic, register_model
 
 from attnc.backends.cuda.ptx import BY_NAME, Instruction
+from attnc.backends.cuda.registers import I8, I32, I64, LETTERS, literal_intrinsic
+from attnc.backends.cuda.registers import hold as hold
+from attnc.backends.cuda.registers import registers as registers
 from attnc.backends.cuda.unroll import MARK
+from attnc.backends.cuda.wgmma import wgmma_rs as wgmma_rs
+from attnc.backends.cuda.wgmma import wgmma_ss as wgmma_ss
 
-I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
-F32, F64 = ir.FloatType(), ir.DoubleType()
-# letter: (type in Numba, type of the operand of the instruction, its register class)
-LETTERS: dict[str, tuple[Any, Any, str]] = {
-    "r": (types.int32, I32, "r"),
-    "l": (types.int64, I64, "l"),
-    "f": (types.float32, F32, "f"),
-    "d": (types.float64, F64, "d"),
-    "h": (types.int32, I16, "h"),
-    "p": (types.boolean, I32, "r"),
-}
 SHARED_ALIGNMENT = 1024  # the widest swizzle pattern of shared memory repeats after as many bytes
-
-# Numba's decorator for functions that see whether an operand is a constant.
-literal_intrinsic = _intrinsic(target="cuda", prefer_literal=True)
 
 
 def __getattr__(name: str) -> Any:
@@ -176,25 +165,6 @@ def declared(module: Any, name: str, result: Any, operands: Sequence[Any]) -> An
 
 
 thread, block, blocks = _special("thread", "tid.x"), _special("block", "ctaid.x"), _special("blocks", "nctaid.x")
-
-
-@literal_intrinsic
-def registers(typingctx: Any, shape: Any, kind: Any) -> Any:
-    """An array of this thread's own numbers, of a letter f, d, r or l: registers where all indices are constants at last."""
-    extents = list(shape) if isinstance(shape, types.BaseTuple) else [shape]
-    letter = getattr(kind, "literal_value", None)
-    if not all(isinstance(n, types.IntegerLiteral) for n in extents) or letter not in ("f", "d", "r", "l"):
-        raise errors.TypingError(f"registers: a constant shape and one of the letters f, d, r, l, not {shape}, {kind}")
-    sizes, dtype = [n.literal_value for n in extents], LETTERS[letter][0]
-    if math.prod(sizes) <= 0:
-        raise errors.TypingError(f"registers: nothing fits into the shape {sizes}")
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _generic_array(
-            context, builder, shape=sizes, dtype=dtype, symbol_name="registers", addrspace=ADDRSPACE_LOCAL
-        )
-
-    return types.Array(dtype, len(sizes), "C")(shape, kind), codegen
 
 
 class Counter(types.SimpleIteratorType):

@@ -86,7 +86,7 @@ def _group(name: str, text: str, operands: str = "") -> Instruction:
     return Instruction(name, text, "", operands, memory=True, convergent=True)
 
 
-TABLE: tuple[Instruction, ...] = (
+COMMON: tuple[Instruction, ...] = (
     Instruction("barrier", "bar.sync 0;", memory=True, convergent=True),
     Instruction("barrier_or", _ANY_OF_BLOCK, "p", "p", memory=True, convergent=True),
     Instruction("warp_sync", "bar.warp.sync 0xffffffff;", memory=True, convergent=True),
@@ -142,7 +142,13 @@ TABLE: tuple[Instruction, ...] = (
     # -- a scalar argument: float64 bits in an int64 word
     Instruction("as_double", "mov.b64 $0, $1;", "d", "l"),
     Instruction("scalar", _with(".reg .f64 t;", "mov.b64 t, $1;", "cvt.rn.f32.f64 $0, t;"), "f", "l"),
-    # -- sm_90a. Barriers of 8 bytes in shared memory: a phase ends when so many arrived and all bytes expected have come
+    # -- the special function unit, numbers below 2**-126 count as 0: by the PTX ISA 2**x is within 2**-22, 1 / x within 2**-23
+    Instruction("fast_ex2", "ex2.approx.ftz.f32 $0, $1;", "f", "f"),
+    Instruction("fast_rcp", "rcp.approx.ftz.f32 $0, $1;", "f", "f"),
+)  # fmt: skip
+
+HOPPER: tuple[Instruction, ...] = (  # of sm_90a alone
+    # -- barriers of 8 bytes in shared memory: a phase ends when so many arrived and all bytes expected have come
     _mbar("mbar_init_if", "mbarrier.init.shared::cta.b64 [$1], $2;", "r"),
     _mbar("mbar_expect_if", "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$1], $2;", "r"),  # arrives, and expects bytes
     _mbar("mbar_arrive_if", "mbarrier.arrive.shared::cta.b64 _, [$1];", ""),
@@ -167,11 +173,9 @@ TABLE: tuple[Instruction, ...] = (
     # -- a queue of work: the number at an address, which then grows by one (0 where the predicate is false); and lane 0's number
     Instruction("atomic_next", _ATOMIC_NEXT, "r", "pl", memory=True),
     Instruction("broadcast", "shfl.sync.idx.b32 $0, $1, 0, 0x1f, 0xffffffff;", "r", "r", convergent=True),
-    # -- the special function unit, numbers below 2**-126 count as 0: by the PTX ISA 2**x is within 2**-22, 1 / x within 2**-23
-    Instruction("fast_ex2", "ex2.approx.ftz.f32 $0, $1;", "f", "f"),
-    Instruction("fast_rcp", "rcp.approx.ftz.f32 $0, $1;", "f", "f"),
 )  # fmt: skip
 
+TABLE = COMMON + HOPPER
 BY_NAME = {row.name: row for row in TABLE}
 
 # What `intrinsics` adds to the table: the place in the grid, storage, matrix instructions of four warps, and Python functions

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import collections
 import importlib.util
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from attnc.errors import UnsupportedError
 
 LINE = re.compile(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;")
 PREDICATE = re.compile(r"@!?U?P\w+\s+")
+BRANCHES = ("BRA", "BSSY")
+STOPS = re.compile(r"(EXIT|BRA)\b(?!\.)")  # without a predicate: what follows is not reached
+WIDE = re.compile(r"HGMMA\.64x(\d+)x\S+ R(\d+)")  # its result is the first of half as many registers as columns
 TENSOR = ("HMMA", "HGMMA")  # of mma.sync and of wgmma
 
 
@@ -43,8 +47,8 @@ class Instruction:
 
     @property
     def target(self) -> int | None:
-        """Where a branch goes; None for other instructions."""
-        found = re.search(r"\b0x([0-9a-f]+)$", self.text) if self.opcode == "BRA" else None
+        """Where a branch goes, or where threads that part now meet again; None for other instructions."""
+        found = re.search(r"\b0x([0-9a-f]+)$", self.text) if self.opcode in BRANCHES else None
         return int(found[1], 16) if found else None
 
     def matches(self, pattern: str) -> bool:
@@ -92,6 +96,42 @@ def main_loop(instructions: Sequence[Instruction]) -> tuple[Instruction, ...]:
 def positions(instructions: Sequence[Instruction], pattern: str) -> list[int]:
     """Where in the sequence instructions match `pattern` (`Instruction.matches`)."""
     return [number for number, x in enumerate(instructions) if x.matches(pattern)]
+
+
+def outline(instructions: Iterable[Instruction], kinds: Mapping[str, str]) -> list[str]:
+    """What occurs, in order, neighbours of one kind once. kinds: regular expressions by name; the first that is found counts."""
+    found = [next((k for k, pattern in kinds.items() if re.search(pattern, x.text)), None) for x in instructions]
+    return [kind for kind, _ in itertools.groupby(kind for kind in found if kind is not None)]
+
+
+def turned(loop: Sequence[Instruction], pattern: str) -> tuple[Instruction, ...]:
+    """A loop's instructions from the first one on in whose text the regular expression is found, once round."""
+    start = next(n for n, x in enumerate(loop) if re.search(pattern, x.text))
+    return (*loop[start:], *loop[:start])
+
+
+def reached(instructions: Sequence[Instruction], start: int) -> tuple[Instruction, ...]:
+    """The instructions that are executed after the one at this position, in the order of their addresses."""
+    places = {x.address: n for n, x in enumerate(instructions)}
+    seen, todo = set[int](), [start]
+    while todo:
+        n = todo.pop()
+        if n in seen or n >= len(instructions):
+            continue
+        seen.add(n)
+        x = instructions[n]
+        if x.target is not None:
+            todo.append(places[x.target])
+        if not STOPS.match(x.text):
+            todo.append(n + 1)
+    return tuple(instructions[n] for n in sorted(seen))
+
+
+def registers(instructions: Sequence[Instruction]) -> int:
+    """One more than the highest register that is named; a 64-bit or wider operand names its first one only, but for wgmma."""
+    last = [int(n) for x in instructions for n in re.findall(r"\bR(\d+)\b", x.text)]
+    last += [int(m[2]) + int(m[1]) // 2 - 1 for x in instructions if (m := WIDE.search(x.text))]
+    return max(last, default=-1) + 1
 
 
 def in_order(instructions: Sequence[Instruction], *patterns: str) -> bool:
