@@ -8,7 +8,7 @@ from dataclasses import dataclass
 GROUP = 128  # threads of a warpgroup, whose matrix instructions take 64 rows
 UNIT = 64  # those rows
 # Registers of a thread of the producer and of the consumers: with 128 threads each, no more than the 65536 that there are.
-REGISTERS = {2: (40, 232), 3: (32, 160)}
+REGISTERS = {2: (64, 224), 3: (56, 152)}
 FIXED = 40  # registers of a consumer besides fragments: addresses, counters, row statistics
 PINGPONG = 128  # head dims up to which consumers take turns at the tensor cores
 

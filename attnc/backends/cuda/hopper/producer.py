@@ -44,18 +44,20 @@ class Producer:
         assert isinstance(ctx.schedule, Wgmma)
         out.line(f"registers_less({ctx.schedule.registers[0]})")
         with out.block("if warp == -4:"):
+            queue.begin(ctx, uneven)
             out.line("served = 0")
             rings = {ring.turn: ring for _, found in self.sweeps for ring in found}
             for turn in rings:
                 out.line(f"{turn} = resize(0, 32)")
             with out.block("while True:"):
-                out.line(f"number = broadcast(atomic_next({FIRST}, scratch))")
+                queue.take(ctx, uneven)
                 out.line(f"mbar_wait({self.empty}, served & 1 ^ 1)  # the item before is done")
-                out.line(f"store_shared_r({self.slot}, where(lt(number, items), number, -1))")
-                with out.block("if number >= items:"):
+                out.line(f"store_shared_r({self.slot}, item)")
+                out.line(f"store_shared_r({self.slot} + 4, tile)")
+                with out.block("if item < 0:"):
                     out.line(f"mbar_arrive_if({FIRST}, {self.full})")
                     out.line("break")
-                queue.item(ctx, uneven)
+                queue.item(ctx)
                 self._queries()
                 for keys, found in self.sweeps:
                     self._sweep(keys, found)

@@ -16,25 +16,33 @@ HEAD = 16  # bytes of the workspace before the flags
 
 
 def begin(ctx: Context, uneven: bool) -> None:
-    """Print, once per block, how many items there are. uneven: whether their tiles differ in their keys."""
-    top, rows = ctx.top, ctx.schedule.rows
-    top.line(f"tiles = floordiv(q_len + {rows - 1}, {rows})")
-    top.line("items = batch * heads * tiles")
+    """Print, for the producer, how many items there are. uneven: whether their tiles differ in their keys."""
+    out, rows = ctx.out, ctx.schedule.rows
+    out.line(f"tiles = resize(floordiv(q_len + {rows - 1}, {rows}), 32)")
+    out.line("items = resize(batch * heads * tiles, 32)")
     if uneven:
         size = ITEMSIZE[ctx.types.roles] * (ctx.features["d"] + ctx.features["e"])
-        top.line(f"section = maximum(floordiv({CACHE}, maximum(kv_len * {size}, 1)), 1) * group  # heads")
+        out.line(f"section = maximum(floordiv({CACHE}, maximum(kv_len * {size}, 1)), 1) * group  # heads")
+        out.line("section = resize(minimum(section, batch * heads), 32)")
 
 
-def item(ctx: Context, uneven: bool) -> None:
-    """Print what item `number` is: b, h, i0..i1, and ni live rows."""
-    out, rows = ctx.out, ctx.schedule.rows
+def take(ctx: Context, uneven: bool) -> None:
+    """Print which tile of which head item `number` is, counting the heads of all batches; the item behind the last is -1."""
+    out = ctx.out
+    out.line("number = broadcast(atomic_next(eq(lane, 0), scratch))")
     if uneven:
-        out.line("first_head = floordiv(number, section * tiles) * section")
-        out.line("rest = mod(number, section * tiles)")
-        out.line("wide = minimum(section, batch * heads - first_head)")
-        out.line("tile, item = tiles - 1 - floordiv(rest, wide), first_head + mod(rest, wide)")
+        out.line("first_head = mul(floordiv(number, mul(section, tiles)), section)")
+        out.line("rest = mod(number, mul(section, tiles))")
+        out.line("wide = minimum(section, resize(batch * heads - first_head, 32))")
+        out.line("tile, item = sub(sub(tiles, 1), floordiv(rest, wide)), add(first_head, mod(rest, wide))")
     else:
-        out.line("tile, item = tiles - 1 - mod(number, tiles), floordiv(number, tiles)")
+        out.line("tile, item = sub(sub(tiles, 1), mod(number, tiles)), floordiv(number, tiles)")
+    out.line("item = where(lt(number, items), item, -1)")
+
+
+def item(ctx: Context) -> None:
+    """Print what it holds: b, h, i0..i1, and ni live rows."""
+    out, rows = ctx.out, ctx.schedule.rows
     out.line("b, h = floordiv(item, heads), mod(item, heads)")
     out.line(f"i0 = tile * {rows}")
     out.line(f"ni = minimum({rows}, q_len - i0)")

@@ -95,7 +95,6 @@ class Block:
         sweeps = ctx.program.sweeps
         ctx.top.line("start = shared()")
         ctx.top.line("lane, warp = thread() & 31, (thread() >> 5) - 4")
-        queue.begin(ctx, self.uneven)
         self._tiles()
         consumers, producer = Printer(), Printer()
         ctx.out = consumers
@@ -146,10 +145,11 @@ class Block:
                 out.line("named_arrive(8, 256)")
         with out.block("while True:"):
             out.line(f"mbar_wait({self.full}, served & 1)")
-            out.line(f"number = broadcast(load_shared_r({self.slot}))")
-            with out.block("if number < 0:"):
+            out.line(f"item = broadcast(load_shared_r({self.slot}))")
+            out.line(f"tile = broadcast(load_shared_r({self.slot} + 4))")
+            with out.block("if item < 0:"):
                 out.line("break")
-            queue.item(ctx, self.uneven)
+            queue.item(ctx)
             self._steps(schedule)
             out.line("served += 1")
         out.line("tma_wait_read(0)")
