@@ -13,6 +13,7 @@ import pytest
 from snippets import HEAD, N, floats, run, words
 
 import attnc.backends.cuda as package
+from attnc.backends.cuda import ptx
 from attnc.backends.cuda.emulate import Memory, launch, names
 
 BF16, F16 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
@@ -24,12 +25,15 @@ INTERFACE = """
     pack_bf16 pack_f16 low_bf16 high_bf16 low_f16 high_f16 as_double scalar fast_ex2 fast_rcp
     add sub mul div pow floordiv mod minimum maximum lt le eq ne and_ or_ xor not_ shl shr where neg abs sign
     exp exp2 log log2 log1p tanh sigmoid erf sqrt rsqrt sin cos floor weight fma cast_float cast_int resize
-    maximum_fast weight_fast
+    maximum_fast weight_fast mbar_init_if mbar_expect_if mbar_arrive_if mbar_wait mbar_fence async_fence tma_load_if tma_store_if
+    tma_commit tma_wait_read tma_wait registers_more registers_less named_barrier named_arrive wgmma_ss wgmma_rs wgmma_fence
+    wgmma_commit wgmma_wait hold atomic_next broadcast
 """
 
 
 def test_every_name_of_the_interface_has_a_rule() -> None:
     assert sorted([*names()["intrinsics"], *names()["elementwise"]]) == sorted(INTERFACE.split())
+    assert {name: sorted(names()[name]) for name in names()} == {name: sorted(ptx.names()[name]) for name in names()}
 
 
 # ---- fragments: the layouts as the PTX ISA words them, one element after the other

@@ -4,8 +4,8 @@ What a kernel may get away with on some day on some device is an error here: div
 warps use without a barrier, copies that are not waited for, addresses that are uneven or outside.
 """
 
-from attnc.backends.cuda.emulate.faults import Divergence, Fault, Misaligned, OutOfBounds, Race
+from attnc.backends.cuda.emulate.faults import Deadlock, Divergence, Fault, Misaligned, OutOfBounds, Race
 from attnc.backends.cuda.emulate.launch import launch, names
 from attnc.backends.cuda.emulate.memory import Memory
 
-__all__ = ["Divergence", "Fault", "Memory", "Misaligned", "OutOfBounds", "Race", "launch", "names"]
+__all__ = ["Deadlock", "Divergence", "Fault", "Memory", "Misaligned", "OutOfBounds", "Race", "launch", "names"]

@@ -13,6 +13,10 @@ class Race(Fault):
     """Threads of different warps meet in shared memory without a barrier, or meet a copy that has not been waited for."""
 
 
+class Deadlock(Fault):
+    """All groups of threads that have not ended wait for each other."""
+
+
 class OutOfBounds(Fault):
     """An address lies in no array, or outside the shared memory of the launch."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from attnc.backends.cuda.emulate.shared import SharedMemory
+from attnc.backends.cuda.emulate.shared import Window
 from attnc.backends.cuda.emulate.values import Value, convert, spread
 
 Array = np.ndarray[Any, Any]
@@ -57,7 +57,7 @@ def multiply(decode: Any, n: int, a: Any, b: Any, c: Any) -> tuple[Value, ...]:
     return tuple(map(Value, _registers(c, "f", n).reshape(4, n) + product))
 
 
-def load_matrices(shared: SharedMemory, n: int, address: Any, transposed: bool) -> tuple[Value, ...]:
+def load_matrices(shared: Window, n: int, address: Any, transposed: bool) -> tuple[Value, ...]:
     """ldmatrix.x4: thread 8 m + r gives the address of row r of matrix m; register m is the thread's pair of matrix m."""
     rows = shared.read(spread(convert(address, "r"), n), 16).reshape(n // 32, 4, 8, 8)
     if transposed:

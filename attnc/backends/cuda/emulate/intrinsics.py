@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from attnc.backends.cuda.emulate import hopper
+from attnc.backends.cuda.emulate.block import Group
 from attnc.backends.cuda.emulate.elementwise import fast_ex2, fast_rcp
 from attnc.backends.cuda.emulate.faults import Fault
 from attnc.backends.cuda.emulate.fragments import (
@@ -20,124 +22,105 @@ from attnc.backends.cuda.emulate.fragments import (
     to_bf16,
     to_f16,
 )
-from attnc.backends.cuda.emulate.memory import Memory
 from attnc.backends.cuda.emulate.registers import Registers
-from attnc.backends.cuda.emulate.shared import BASE, SharedMemory
-from attnc.backends.cuda.emulate.values import LETTERS, Data, Value, convert, counters, operand, spread
+from attnc.backends.cuda.emulate.shared import BASE
+from attnc.backends.cuda.emulate.values import LETTERS, Data, Value, convert, counters, operand
 
 Array = np.ndarray[Any, Any]
-
-
-class Block:
-    """The block that runs: its threads, its shared memory, and the memory of the device."""
-
-    def __init__(self, grid: int, threads: int, shared_bytes: int, memory: Memory) -> None:
-        self.grid, self.n, self.shared_bytes, self.memory = grid, threads, shared_bytes, memory
-        self.threads = np.arange(threads, dtype=np.int32)
-        self.begin(0)
-
-    def begin(self, index: int) -> None:
-        """Starts the block of that index."""
-        self.index, self.shared = index, SharedMemory(self.shared_bytes, self.n)
-
-    def vector(self, x: Any, letter: str) -> Array:
-        """An operand, an entry per thread."""
-        result: Array = spread(convert(x, letter), self.n)
-        return result
 
 
 Rule = Callable[..., Any]
 
 
-def _barrier(block: Block) -> None:
-    block.shared.barrier()
+def _barrier(group: Group) -> None:
+    group.block.barriers.sync(group, 0, group.block.threads)
 
 
-def _barrier_or(block: Block, p: Any) -> Value:
-    block.shared.barrier()
-    return Value(np.bool_(np.any(convert(p, "p"))))
+def _barrier_or(group: Group, p: Any) -> Value:
+    vote = bool(np.any(convert(p, "p")))
+    return Value(np.bool_(group.block.barriers.sync(group, 0, group.block.threads, " that vote", vote)))
 
 
-def _copy16(block: Block, to: Any, source: Any, size: Any) -> None:
-    sizes = block.vector(size, "r")
+def _copy16(group: Group, to: Any, source: Any, size: Any) -> None:
+    sizes = group.vector(size, "r")
     if ((sizes != 0) & (sizes != 16)).any():
         raise Fault(f"copy16 of {np.unique(sizes)} bytes: it copies 16, or 0 and writes zeros")
-    values, read = np.zeros((block.n, 8), np.int16), sizes == 16
+    values, read = np.zeros((group.n, 8), np.int16), sizes == 16
     if read.any():
-        values[read] = block.memory.read(block.vector(source, "l")[read], "V16").view(np.int16).reshape(-1, 8)
-    block.shared.copy(block.vector(to, "r"), values)
+        values[read] = group.memory.read(group.vector(source, "l")[read], "V16").view(np.int16).reshape(-1, 8)
+    group.shared.copy(group.vector(to, "r"), values)
 
 
-def _copy_wait(block: Block, pending: Any) -> None:
+def _copy_wait(group: Group, pending: Any) -> None:
     if type(pending) is not int or pending not in range(4):
         raise Fault(f"copy_wait({pending}): the groups still pending must be a constant of 0..3")
-    block.shared.wait(pending)
+    group.shared.wait(pending)
 
 
-def _unrolled(block: Block, count: Any) -> Iterator[Value]:
+def _unrolled(group: Group, count: Any) -> Iterator[Value]:
     if type(count) is not int:
         raise Fault(f"unrolled({count}): how often must be a constant")
     return counters(count)
 
 
 def _shuffle(letter: str) -> Rule:
-    def rule(block: Block, x: Any, mask: Any) -> Value:
+    def rule(group: Group, x: Any, mask: Any) -> Value:
         # The lane that is asked for differs in the mask's bits.
-        return Value(block.vector(x, letter)[block.threads ^ (block.vector(mask, "r") & 31)])
+        return Value(group.vector(x, letter)[group.places ^ (group.vector(mask, "r") & 31)])
 
     return rule
 
 
-def _vote_any(block: Block, p: Any) -> Value:
-    return Value(np.repeat(block.vector(p, "p").reshape(-1, 32).any(axis=1), 32))
+def _vote_any(group: Group, p: Any) -> Value:
+    return Value(np.repeat(group.vector(p, "p").reshape(-1, 32).any(axis=1), 32))
 
 
 def _load_shared(dtype: str, letter: str) -> Rule:
     size = np.dtype(dtype).itemsize
 
-    def rule(block: Block, address: Any) -> Value:
-        found = block.shared.read(block.vector(address, "r"), size).view(dtype).reshape(block.n)
+    def rule(group: Group, address: Any) -> Value:
+        found = group.shared.read(group.vector(address, "r"), size).view(dtype).reshape(group.n)
         return Value(found.astype(LETTERS[letter], copy=False))
 
     return rule
 
 
-def _load_shared_4(block: Block, address: Any) -> tuple[Value, ...]:
-    return tuple(map(Value, block.shared.read(block.vector(address, "r"), 16).view(np.int32).T))
+def _load_shared_4(group: Group, address: Any) -> tuple[Value, ...]:
+    return tuple(map(Value, group.shared.read(group.vector(address, "r"), 16).view(np.int32).T))
 
 
 def _store_shared(*letters: str) -> Rule:
-    def rule(block: Block, address: Any, *values: Any) -> None:
-        block.shared.write(block.vector(address, "r"), _stacked(block, letters, values).view(np.int16))
+    def rule(group: Group, address: Any, *values: Any) -> None:
+        group.shared.write(group.vector(address, "r"), _stacked(group, letters, values).view(np.int16))
 
     return rule
 
 
-def _stacked(block: Block, letters: tuple[str, ...], values: tuple[Any, ...]) -> Array:
-    return np.stack([block.vector(x, letter) for x, letter in zip(values, letters, strict=True)], axis=1)
+def _stacked(group: Group, letters: tuple[str, ...], values: tuple[Any, ...]) -> Array:
+    return np.stack([group.vector(x, letter) for x, letter in zip(values, letters, strict=True)], axis=1)
 
 
 def _load(dtype: str, finish: Callable[[Array], Array]) -> Rule:
-    def rule(block: Block, address: Any) -> Value:
+    def rule(group: Group, address: Any) -> Value:
         where: Data = convert(address, "l")
-        found = finish(block.memory.read(np.atleast_1d(where), dtype))
+        found = finish(group.memory.read(np.atleast_1d(where), dtype))
         return Value(found if isinstance(where, np.ndarray) else found[0])
 
     return rule
 
 
-def _load_r128(block: Block, address: Any) -> tuple[Value, ...]:
-    found = block.memory.read(block.vector(address, "l"), "V16").view(np.int32)
-    return tuple(map(Value, found.reshape(block.n, 4).T))
+def _load_r128(group: Group, address: Any) -> tuple[Value, ...]:
+    found = group.memory.read(group.vector(address, "l"), "V16").view(np.int32)
+    return tuple(map(Value, found.reshape(group.n, 4).T))
 
 
 def _store_if(*letters: str) -> Rule:
-    def rule(block: Block, p: Any, address: Any, *values: Any) -> None:
-        chosen = block.vector(p, "p")
-        words = _stacked(block, letters, values)
+    def rule(group: Group, p: Any, address: Any, *values: Any) -> None:
+        chosen = group.vector(p, "p")
+        words = _stacked(group, letters, values)
         if chosen.any():
             words = words[chosen].view(f"V{words.itemsize * words.shape[1]}").reshape(-1)
-            block.memory.write(block.vector(address, "l")[chosen], words)
+            group.memory.write(group.vector(address, "l")[chosen], words)
 
     return rule
 
@@ -150,15 +133,15 @@ def _integers(x: Array) -> Array:
     return x.astype(np.int64)
 
 
-def _as_double(block: Block, x: Any) -> Value:
+def _as_double(group: Group, x: Any) -> Value:
     return Value(convert(x, "l").view(np.float64))
 
 
-def _scalar(block: Block, x: Any) -> Value:
+def _scalar(group: Group, x: Any) -> Value:
     return Value(convert(x, "l").view(np.float64).astype(np.float32))
 
 
-def _device(block: Block, letters: str) -> Any:
+def _device(group: Group, letters: str) -> Any:
     """A decorator of functions that kernels call: operands are no constants inside, results have the letters' types."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -175,30 +158,30 @@ def _device(block: Block, letters: str) -> Any:
 
 
 def _mma(decode: Any) -> Rule:
-    def rule(block: Block, *x: Any) -> tuple[Value, ...]:
+    def rule(group: Group, *x: Any) -> tuple[Value, ...]:
         a0, a1, a2, a3, b0, b1, c0, c1, c2, c3 = x
-        return multiply(decode, block.n, (a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3))
+        return multiply(decode, group.n, (a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3))
 
     return rule
 
 
 RULES: dict[str, Rule] = {
-    "thread": lambda block: Value(block.threads),
-    "block": lambda block: Value(np.int32(block.index)),
-    "blocks": lambda block: Value(np.int32(block.grid)),
+    "thread": lambda group: Value(group.threads),
+    "block": lambda group: Value(np.int32(group.block.index)),
+    "blocks": lambda group: Value(np.int32(group.block.grid)),
     "device": _device,
-    "registers": lambda block, shape, kind: Registers(shape, kind),
+    "registers": lambda group, shape, kind: Registers(shape, kind, group.order),
     "unrolled": _unrolled,
-    "shared": lambda block: Value(np.int32(BASE)),
+    "shared": lambda group: Value(np.int32(BASE)),
     "barrier": _barrier,
     "barrier_or": _barrier_or,
-    "warp_sync": lambda block: None,
-    "ldmatrix": lambda block, address: load_matrices(block.shared, block.n, address, transposed=False),
-    "ldmatrix_t": lambda block, address: load_matrices(block.shared, block.n, address, transposed=True),
+    "warp_sync": lambda group: None,
+    "ldmatrix": lambda group, address: load_matrices(group.shared, group.n, address, transposed=False),
+    "ldmatrix_t": lambda group, address: load_matrices(group.shared, group.n, address, transposed=True),
     "mma_bf16": _mma(from_bf16),
     "mma_f16": _mma(from_f16),
     "copy16": _copy16,
-    "copy_commit": lambda block: block.shared.commit(),
+    "copy_commit": lambda group: group.shared.commit(),
     "copy_wait": _copy_wait,
     "shuffle_f": _shuffle("f"),
     "shuffle_r": _shuffle("r"),
@@ -228,14 +211,15 @@ RULES: dict[str, Rule] = {
     "store_l_if": _store_if("l"),
     "store_d_if": _store_if("d"),
     "store_r128_if": _store_if("r", "r", "r", "r"),
-    "pack_bf16": lambda block, low, high: pack(to_bf16, block.n, low, high),
-    "pack_f16": lambda block, low, high: pack(to_f16, block.n, low, high),
-    "low_bf16": lambda block, x: half(from_bf16, block.n, x, 0),
-    "high_bf16": lambda block, x: half(from_bf16, block.n, x, 1),
-    "low_f16": lambda block, x: half(from_f16, block.n, x, 0),
-    "high_f16": lambda block, x: half(from_f16, block.n, x, 1),
+    "pack_bf16": lambda group, low, high: pack(to_bf16, group.n, low, high),
+    "pack_f16": lambda group, low, high: pack(to_f16, group.n, low, high),
+    "low_bf16": lambda group, x: half(from_bf16, group.n, x, 0),
+    "high_bf16": lambda group, x: half(from_bf16, group.n, x, 1),
+    "low_f16": lambda group, x: half(from_f16, group.n, x, 0),
+    "high_f16": lambda group, x: half(from_f16, group.n, x, 1),
     "as_double": _as_double,
     "scalar": _scalar,
-    "fast_ex2": lambda block, x: fast_ex2(x),
-    "fast_rcp": lambda block, x: fast_rcp(x),
+    "fast_ex2": lambda group, x: fast_ex2(x),
+    "fast_rcp": lambda group, x: fast_rcp(x),
+    **hopper.RULES,
 }

@@ -6,15 +6,16 @@ import builtins
 import functools
 import importlib.util
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from attnc.backends.cuda.emulate import elementwise, intrinsics
-from attnc.backends.cuda.emulate.intrinsics import Block
+from attnc.backends.cuda.emulate.block import Block, Group
 from attnc.backends.cuda.emulate.memory import Memory
+from attnc.backends.cuda.emulate.turns import KERNEL
 from attnc.backends.cuda.emulate.values import Value, counters, greatest, least
 
 PACKAGE = __name__.removesuffix(".emulate.launch")
@@ -35,37 +36,43 @@ def launch(
     memory: Memory,
     entry: str = "kernel",
     only: Iterable[int] | None = None,
+    groups: Sequence[int] | None = None,
 ) -> None:
     """Runs the blocks of a grid (or `only` some) of `entry` one after the other, with int64 words as arguments.
 
-    Fault: what the kernel must not do, noted with its line. Results are in the arrays of `memory`.
+    groups: the threads of each group that goes in lockstep with control flow of its own; else there is one. Fault: what the
+    kernel must not do, noted with its line. Results are in the arrays of `memory`.
     """
     if threads % 32 or not 0 < threads <= 1024:
         raise ValueError(f"a block of {threads} threads: whole warps of 32 are possible, up to 1024")
-    block = Block(grid, threads, shared_bytes, memory)
+    sizes = tuple(groups or (threads,))
+    if sum(sizes) != threads or any(n % 32 or n <= 0 for n in sizes):
+        raise ValueError(f"groups of {sizes} threads are no whole warps that make a block of {threads}")
+    block = Block(grid, sizes, shared_bytes, memory)
     arguments = [Value(np.uint64(word & (2**64 - 1)).astype(np.int64)) for word in words]
     with np.errstate(all="ignore"):
-        kernel: Callable[..., None] = Program(block).execute("<kernel>", source)[entry]
+        kernels = [Program(group).execute(KERNEL, source)[entry] for group in block.groups]
         for index in range(grid) if only is None else only:
             block.begin(index)
             try:
-                kernel(*arguments)
+                block.run([functools.partial(kernel, *arguments) for kernel in kernels])
             except Exception as error:
                 error.add_note(_place(error, source, index))
                 raise
 
 
 def _place(error: Exception, source: str, index: int) -> str:
-    lines = [frame.lineno or 0 for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<kernel>"]
-    text = source.splitlines()[lines[-1] - 1].strip() if lines else ""
-    return f"block {index}, line {lines[-1] if lines else '?'} of the kernel: {text}"
+    lines = [frame.lineno or 0 for frame in traceback.extract_tb(error.__traceback__) if frame.filename == KERNEL]
+    if not lines:
+        return f"block {index}"
+    return f"block {index}, line {lines[-1]} of the kernel: {source.splitlines()[lines[-1] - 1].strip()}"
 
 
 class Program:
     """The modules that a kernel consists of: its own source, and those of its package that it imports."""
 
-    def __init__(self, block: Block) -> None:
-        bound = {name: functools.partial(rule, block) for name, rule in intrinsics.RULES.items()}
+    def __init__(self, group: Group) -> None:
+        bound = {name: functools.partial(rule, group) for name, rule in intrinsics.RULES.items()}
         self.modules = {
             f"{PACKAGE}.intrinsics": _module("intrinsics", {**bound, **TYPES}),
             f"{PACKAGE}.elementwise": _module("elementwise", {**elementwise.RULES, **TYPES}),

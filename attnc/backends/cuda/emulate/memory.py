@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from attnc.backends.cuda.emulate.faults import Misaligned, OutOfBounds, Race
+from attnc.backends.cuda.emulate.faults import Fault, Misaligned, OutOfBounds, Race
+from attnc.backends.cuda.tensor_map import ITEMSIZE, LONGEST, STEP, Geometry
 
 Array = np.ndarray[Any, Any]
 SHIFT = 40  # arrays lie 2**40 bytes apart: no address that is wrong by less than that falls into a neighbour
+WIDTHS = (128, 64, 32)  # bytes of the rows of a box
+MAPS = 1 << 60  # tensor maps are numbered from here on
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.allocations: list[Allocation] = []
+        self.maps: list[Geometry] = []
 
     def address(self, array: Array, name: str = "") -> int:
         """The address of the first element of `array`: of a view, inside the array that it is a view of.
@@ -41,6 +45,18 @@ class Memory:
         base: int = self.allocations[number].start
         here: int = array.__array_interface__["data"][0]
         return ((number + 1) << SHIFT) + here - base
+
+    def tensor_map(self, geometry: Geometry) -> int:
+        """A kernel's argument that describes an array to the copy engine. Fault: the driver would not encode it."""
+        _check(geometry)
+        self.maps.append(geometry)
+        return MAPS + len(self.maps) - 1
+
+    def geometry(self, handle: int) -> Geometry:
+        """What `tensor_map` was given."""
+        if not MAPS <= handle < MAPS + len(self.maps):
+            raise Fault(f"{handle:#x} is no tensor map")
+        return self.maps[handle - MAPS]
 
     def _number(self, owner: Array, name: str) -> int:
         start = owner.__array_interface__["data"][0]
@@ -100,3 +116,16 @@ class Memory:
             return f"address {address:#x} is in no array"
         known = self.allocations[number]
         return f"address {address:#x} is at byte {offset} of {known.name}, which has {known.bytes.nbytes}"
+
+
+def _check(x: Geometry) -> None:
+    """Fault: the driver would not encode it."""
+    wrong = [
+        what for what, bad in (("its address", x.address % STEP), ("a stride", any(s % STEP for s in x.strides))) if bad
+    ]
+    if wrong:
+        raise Misaligned(f"tensor map: {wrong[0]} is no multiple of {STEP} bytes: {x}")
+    if not all(0 <= s < LONGEST for s in x.strides) or not all(0 < n < 2**32 for n in x.extents):
+        raise Fault(f"tensor map: strides are 0..2**40, extents 1..2**32: {x}")
+    if ITEMSIZE * x.columns not in WIDTHS or not 0 < x.rows <= 256:
+        raise Fault(f"tensor map: a box has 1..256 rows of 64, 32 or 16 columns: {x}")
