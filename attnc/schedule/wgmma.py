@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 GROUP = 128  # threads of a warpgroup, whose matrix instructions take 64 rows
 UNIT = 64  # those rows
-# Registers of a thread of the producer and of the consumers: with 128 threads each, no more than the 65536 that there are.
-REGISTERS = {2: (64, 224), 3: (56, 152)}
+# Registers of a thread of the producer and of the consumers, which together have what a block is launched with: 168 of each of 384
+# threads, 128 of each of 512. The second pairs are for searches that need many.
+REGISTERS = {2: ((56, 224), (88, 208)), 3: ((56, 152), (80, 144))}
 FIXED = 40  # registers of a consumer besides fragments: addresses, counters, row statistics
 PINGPONG = 128  # head dims up to which consumers take turns at the tensor cores
 
@@ -17,7 +18,8 @@ PINGPONG = 128  # head dims up to which consumers take turns at the tensor cores
 class Wgmma:
     """A producer warpgroup and `consumers` of 64 queries each; `keys` per tile, `stages` tiles in flight, a power of two.
 
-    overlap: the scores of a tile are computed during the softmax of the one before. pingpong: consumers take turns.
+    overlap: the scores of a tile are computed during the softmax of the one before. pingpong: consumers take turns. search: whether
+    the producer has many registers.
     """
 
     consumers: int
@@ -25,6 +27,7 @@ class Wgmma:
     stages: int
     overlap: bool = True
     pingpong: bool = True
+    search: bool = False
 
     @property
     def tall(self) -> int:
@@ -54,7 +57,7 @@ class Wgmma:
     @property
     def registers(self) -> tuple[int, int]:
         """Of a thread of the producer, and of a consumer."""
-        return REGISTERS[self.consumers]
+        return REGISTERS[self.consumers][self.search]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,10 @@ def candidates(x: Shape, shared: int) -> Iterator[Wgmma]:
     """Schedules whose tiles fit in `shared` bytes and, by estimate, in registers; the fastest first."""
     for consumers in (3, 2) if x.widest <= 64 else (2,):
         pingpong = x.overlap and x.widest <= PINGPONG
-        budget = 2 * (REGISTERS[consumers][1] - FIXED - x.features // 2)
-        for keys in (128, 112, 96, 80, 64, 48, 32, 16):
-            room = shared - UNIT * consumers * x.query - keys * x.key
-            if keys * x.pairs <= budget and 2 * keys * x.ring <= room:
-                yield Wgmma(consumers, keys, 4 if 4 * keys * x.ring <= room else 2, x.overlap, pingpong)
-                break
+        for search in (False, True):
+            budget = 2 * (REGISTERS[consumers][search][1] - FIXED - x.features // 2)
+            for keys in (128, 112, 96, 80, 64, 48, 32, 16):
+                room = shared - UNIT * consumers * x.query - keys * x.key
+                if keys * x.pairs <= budget and 2 * keys * x.ring <= room:
+                    yield Wgmma(consumers, keys, 4 if 4 * keys * x.ring <= room else 2, x.overlap, pingpong, search)
+                    break

@@ -15,6 +15,7 @@ from attnc.backends.cuda.emulate.launch import launch
 from attnc.backends.cuda.emulate.memory import Memory
 from attnc.backends.cuda.executable import Executable, Stage
 from attnc.backends.cuda.plan import sources
+from attnc.backends.cuda.tensor_map import geometry
 from attnc.backends.launch import Output, is_small, pack, table_dtype
 from attnc.compile import lower
 from attnc.dsl.trace import trace
@@ -23,6 +24,7 @@ from attnc.runtime.binding import Bound, bind
 from attnc.schedule.cuda_target import named
 from attnc.schedule.mma import Mma
 from attnc.schedule.short import PLAIN, Form
+from attnc.schedule.wgmma import UNIT, Wgmma
 from attnc.tile.program import Program, Store
 from attnc.variant import with_lse
 from attnc.verification import Report, report
@@ -33,7 +35,7 @@ class Run:
     """What came of a run: the emitted source, its schedule, the outputs (B,H,L[,F])."""
 
     source: Source
-    schedule: Mma
+    schedule: Mma | Wgmma
     outputs: list[Any]
     graph: Any
     bound: Bound
@@ -84,9 +86,10 @@ def run(
     operands: dict[str, Any],
     *,
     edit: Callable[[str], str] = lambda text: text,
+    blocks: int = 2,
     **options: Any,
 ) -> Run:
-    """Emulate a call. edit: a change of the source, to plant a fault."""
+    """Emulate a call. edit: a change of the source, to plant a fault. blocks: at once, where they take items from a queue."""
     source, schedule, (graph, program, block), bound, types = emitted(variant, q, k, v, operands, **options)
     x = bound.inputs.extents
     stores = [s for s in program.steps if isinstance(s, Store)]
@@ -98,18 +101,28 @@ def run(
     packed, arrays = pack(block, bound.inputs, [Output(0, y.strides[:3]) for y in outputs], "float32", 1)
     words = dict(zip(block.words, np.frombuffer(packed, np.int64).tolist(), strict=True))
     memory = Memory()
+    # words of addresses
     names = [f"{role}_p" for role in block.roles] + [f"t_{t.name}_p" for t in block.tables]
     names += [f"t_{name}_sum{axis}" for name, axis in block.searches]
     words |= {name: memory.address(array, name) for name, array in zip(names, arrays, strict=True)}
     words |= {f"out{s.index}_p": memory.address(y, f"out{s.index}") for s, y in zip(stores, outputs, strict=True)}
     room = np.full(executable.workspace(x) // 4, np.nan, np.float32)
+    if isinstance(schedule, Wgmma):
+        room = np.zeros(4 + x["batch"] * x["heads"] * -(-x["q_len"] // UNIT), np.int32)
     words["scratch"] = memory.address(room, "workspace") if room.size else 0
+    words |= {m.name: memory.tensor_map(geometry(m, words, bound.features)) for m in source.maps}
     tables = {t.name: np.shape(bound.inputs.operands[t.name]) for t in block.tables}
     texts = {"summary": source.summary, "main": edit(source.text), "merge": source.merge and edit(source.merge.text)}
+    texts["repair"] = source.repair and source.repair.text
     for stage in executable.stages:
         arguments = [words[name] for name in stage.parameters]
         grid = executable.blocks(stage, x, tables)
-        launch(texts[stage.role], arguments, grid, stage.threads, stage.shared_bytes, memory)
+        groups = None
+        if isinstance(schedule, Wgmma) and stage.role == "main":
+            grid, groups = min(grid, blocks), schedule.groups
+        if stage.role == "repair":
+            grid = room.size - 4
+        launch(texts[stage.role], arguments, grid, stage.threads, stage.shared_bytes, memory, groups=groups)
     return Run(source, schedule, outputs, graph, bound)
 
 

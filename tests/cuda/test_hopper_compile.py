@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
-from compiling import compiled, with_imports
+from compiling import with_imports
 from fa3_kernel import source
 
 from attnc.backends.cuda import sass
