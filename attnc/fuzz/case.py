@@ -45,10 +45,12 @@ class Case:
         return "\n".join([f"# {self.name}{extra}: {shapes}, tile {self.tile}", *values, "", self.source])
 
 
-def make(seed: int, number: int, dtype: str = "float64", lengths: Sequence[int] = LENGTHS) -> Case:
-    """Program `number` of a seed; q, k and v in `dtype`, queries and keys of one of the `lengths`."""
+def make(
+    seed: int, number: int, dtype: str = "float64", lengths: Sequence[int] = LENGTHS, dims: Sequence[int] = ()
+) -> Case:
+    """Program `number` of a seed; q, k and v in `dtype`, queries and keys of one of the `lengths`, features of one of `dims` if any."""
     rng = Random(f"attnc:{seed}:{number}")
-    shape = random_shape(rng, lengths)
+    shape = random_shape(rng, lengths, dims)
     scribe = Scribe(rng, shape)
     outputs = Variants(scribe).write(rng.choices([1, 2, 3], [5, 3, 2])[0])
     name = f"fuzz_{seed}_{number}"

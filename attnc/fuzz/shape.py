@@ -39,8 +39,8 @@ class Shape:
         return extents[axis]
 
 
-def random_shape(rng: Random, lengths: Sequence[int] = LENGTHS) -> Shape:
-    """Extents and a tile that is smaller than the lengths where they allow it."""
+def random_shape(rng: Random, lengths: Sequence[int] = LENGTHS, dims: Sequence[int] = ()) -> Shape:
+    """Extents and a tile that is smaller than the lengths where they allow it. dims: the features of q, k and of v are of these."""
     q_len, kv_len = rng.choice(lengths), rng.choice(lengths)
     batch = rng.randint(1, 2)
     sides = [rng.randint(-(-n // MOST_TILES), max(n - 1, -(-n // MOST_TILES))) for n in (q_len, kv_len)]
@@ -51,8 +51,8 @@ def random_shape(rng: Random, lengths: Sequence[int] = LENGTHS) -> Shape:
         group=rng.randint(1, 2),
         q_len=q_len,
         kv_len=kv_len,
-        d=rng.randint(1, 5),
-        e=rng.randint(1, 4),
+        d=rng.choice(dims) if dims else rng.randint(1, 5),
+        e=rng.choice(dims) if dims else rng.randint(1, 4),
         r=rng.randint(1, 4),
         tile=(sides[0], sides[1]),
     )

@@ -86,10 +86,11 @@ def run(
     operands: dict[str, Any],
     *,
     edit: Callable[[str], str] = lambda text: text,
+    repair: Callable[[str], str] = lambda text: text,
     blocks: int = 2,
     **options: Any,
 ) -> Run:
-    """Emulate a call. edit: a change of the source, to plant a fault. blocks: at once, where they take items from a queue."""
+    """Emulate a call. edit: a change of the source, to plant a fault, repair: of the second kernel. blocks: at once, where they take items from a queue."""
     source, schedule, (graph, program, block), bound, types = emitted(variant, q, k, v, operands, **options)
     x = bound.inputs.extents
     stores = [s for s in program.steps if isinstance(s, Store)]
@@ -113,7 +114,7 @@ def run(
     words |= {m.name: memory.tensor_map(geometry(m, words, bound.features)) for m in source.maps}
     tables = {t.name: np.shape(bound.inputs.operands[t.name]) for t in block.tables}
     texts = {"summary": source.summary, "main": edit(source.text), "merge": source.merge and edit(source.merge.text)}
-    texts["repair"] = source.repair and source.repair.text
+    texts["repair"] = source.repair and repair(source.repair.text)
     for stage in executable.stages:
         arguments = [words[name] for name in stage.parameters]
         grid = executable.blocks(stage, x, tables)

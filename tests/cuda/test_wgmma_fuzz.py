@@ -1,0 +1,33 @@
+"""Random programs in the schedule `wgmma`: the exact emitted source, run in the emulator, against the reference."""
+
+import os
+
+import pytest
+from running import run
+
+from attnc.fuzz.case import make
+from attnc.fuzz.run import KERNELS_FROM
+from attnc.schedule.wgmma import Wgmma
+
+SEED = int(os.environ.get("ATTNC_FUZZ_SEED", "11"))  # others are for long runs by hand
+PROGRAMS, CHUNK = 40, 8
+DTYPES = ("bfloat16", "float16")
+LENGTHS = (1, 17, 63, 64, 65, 127, 129, 150, 193)
+DIMS = (8, 16, 24, 32, 64)
+
+
+def program(number):
+    return make(SEED, KERNELS_FROM + number, DTYPES[number % 2], LENGTHS, DIMS)
+
+
+@pytest.mark.parametrize("start", range(0, PROGRAMS, CHUNK))
+def test_programs_agree_with_the_reference(start):
+    taken = 0
+    for number in range(start, start + CHUNK):
+        case = program(number)
+        found = run(
+            case.variant, case.inputs.q, case.inputs.k, case.inputs.v, dict(case.operands), target="sm_90a", blocks=3
+        )
+        assert found.report().ok, f"{found.report()}\n{case}"
+        taken += isinstance(found.schedule, Wgmma)
+    assert taken >= CHUNK - 1
