@@ -1,4 +1,4 @@
-"""Every name that emitted kernels import compiles for sm_80 without a GPU, to the instruction that it stands for."""
+"""Every name that emitted kernels import compiles without a GPU, to the instruction that it stands for: for sm_80, or sm_90a."""
 
 from __future__ import annotations
 
@@ -159,14 +159,63 @@ def kernel(p, q):
     x = unbounded(shared() + 8192, thread() & 63, of_quad(p), p)
     store_f32_if(thread() < 64, q + 4 * thread(), x)
 """
+COPIES = """
+def kernel(p, in_map, out_map, n):
+    start, lane = shared(), thread() & 31
+    mbar_init_if(thread() == 0, start, 1)
+    mbar_fence()
+    barrier()
+    registers_less(24)
+    item = broadcast(atomic_next(lane == 0, p))
+    mbar_expect_if(lane == 0, start, 4096)
+    tma_load_if(lane == 0, start + 1024, in_map, start, 64, item, n, 2)
+    for x in unrolled(2):
+        mbar_wait(start, x)
+    while item < n:
+        mbar_wait(start, item & 1)
+        item = item + 1
+    mbar_arrive_if(lane == 0, start)
+    named_arrive(1, 128)
+    named_barrier(2 + (thread() >> 7), 128)
+    async_fence()
+    tma_store_if(lane == 0, out_map, start + 1024, 0, item, n, 2)
+    tma_commit()
+    tma_wait_read(1)
+    tma_wait(0)
+    registers_more(96)
+"""
+MATRICES = """
+def kernel(p, a, b):
+    acc = registers((1, 4, 4), "f")
+    words = registers((2, 4), "r")
+    for x in unrolled(4):
+        for e in unrolled(4):
+            acc[0, x, e] = 0.0
+    for x in unrolled(2):
+        for e in unrolled(4):
+            words[x, e] = thread() + 4 * x + e
+    hold(words)
+    hold(acc)
+    wgmma_fence()
+    for x in unrolled(2):
+        wgmma_ss(acc, a + 2 * x, b + 2 * x, x, "bf16", 0)
+        wgmma_rs(acc, words, x, b + 64 * x, 1, "f16", 1)
+    wgmma_commit()
+    wgmma_wait(0)
+    hold(acc)
+    for x in unrolled(4):
+        for e in unrolled(4):
+            store_f32_if(True, p + 512 * (4 * x + e) + 4 * thread(), acc[0, x, e])
+"""
 KERNELS = {
     "tensor cores": TENSOR_CORES, "memory": MEMORY, "floats": FLOATS, "integers": INTEGERS, "searches": SEARCHES,
     "searches of rows": SEARCHES_OF_ROWS, "device": DEVICE, "boxes": BOXES,
-    "unrolled": UNROLLED, "nonfinite": NONFINITE,
+    "unrolled": UNROLLED, "nonfinite": NONFINITE, "copies": COPIES, "matrices": MATRICES,
 }  # fmt: skip
+OF_HOPPER = ("copies", "matrices")
 ALL = [name for names in ptx.names().values() for name in names]
 
-# What each of these becomes on sm_80; the others are loads, stores and arithmetic of the same name.
+# What each of these becomes on its target; the others are loads, stores and arithmetic of the same name.
 SASS = {
     "tensor cores": (
         "HMMA.16816.F32.BF16", "HMMA.16816.F32 ", "LDSM.16.M88.4", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS.128", "LDGDEPBAR",
@@ -174,7 +223,19 @@ SASS = {
     ),
     "memory": ("SHFL.BFLY", "VOTE.ANY", "MUFU.EX2", "MUFU.RCP", "LDG.E.128", "LDG.E.S8", "LDG.E.U8", "LDG.E.S16", "STG.E.U16"),
     "floats": ("MUFU.EX2", "MUFU.RSQ", "FMNMX.NAN", "FRND.FLOOR"),
+    "copies": (
+        "SYNCS.EXCH.64", "SYNCS.ARRIVE.TRANS64 RZ", "SYNCS.ARRIVE.TRANS64.A1T0", "SYNCS.PHASECHK.TRANS64.TRYWAIT", "UTMALDG.4D",
+        "UTMASTG.4D", "UTMACMDFLUSH", "ATOMG.E.ADD", "SHFL.IDX", "USETMAXREG.DEALLOC.CTAPOOL 0x18", "USETMAXREG.TRY_ALLOC",
+        "BAR.ARV", "BAR.SYNC", "FENCE.VIEW.ASYNC",
+    ),
+    "matrices": (
+        "HGMMA.64x32x16.F32.BF16", "HGMMA.64x32x16.F32 ", "tnspB", "WARPGROUP.ARRIVE", "WARPGROUP.DEPBAR.LE gsb0, 0x0",
+    ),
 }  # fmt: skip
+
+
+def target(name: str) -> str:
+    return "sm_90a" if name in OF_HOPPER else "sm_80"
 
 
 def test_the_table_needs_no_compiler() -> None:
@@ -190,6 +251,11 @@ def test_a_row_uses_each_operand(row: ptx.Instruction) -> None:
     assert used | ({0} if row.predicated else set()) == set(range(len(row.results + row.operands)))
     assert set(row.results + row.operands) <= set("rlfdhpn")
     assert row.predicated == row.name.endswith("_if") == (row.operands[:1] == "p" and not row.results)
+
+
+def test_only_kernels_of_hopper_use_its_rows() -> None:
+    rows = {row.name for row in ptx.HOPPER} | {"wgmma_ss", "wgmma_rs"}
+    assert {n for n, body in KERNELS.items() if rows & set(re.findall(r"\b[a-z]\w*", body))} == set(OF_HOPPER)
 
 
 def test_names_are_unique_and_each_is_compiled_below() -> None:
@@ -216,7 +282,7 @@ def test_names_are_what_the_modules_have() -> None:
 @numba_cuda
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_compile(name: str) -> None:
-    text, cubin = compiled(with_imports(KERNELS[name]))
+    text, cubin = compiled(with_imports(KERNELS[name]), target(name))
     assert cubin[:4] == b"\x7fELF"
     assert ".local" not in text or name == "floats", "registers lie in memory"  # sin and cos reduce large angles there
     for row in ptx.TABLE:
@@ -258,7 +324,7 @@ def test_unrolled_loops_count() -> None:
 @nvdisasm
 @pytest.mark.parametrize("name", SASS)
 def test_machine_instructions(name: str, tmp_path: Path) -> None:
-    code = "\n".join(sass(compiled(with_imports(KERNELS[name]))[1], tmp_path))
+    code = "\n".join(sass(compiled(with_imports(KERNELS[name]), target(name))[1], tmp_path))
     missing = [op for op in SASS[name] if op not in code]
     assert not missing, code
 
@@ -266,7 +332,7 @@ def test_machine_instructions(name: str, tmp_path: Path) -> None:
 @numba_cuda
 @nvdisasm
 def test_predicated_forms_do_not_branch(tmp_path: Path) -> None:
-    stores = [row for row in ptx.TABLE if row.predicated]
+    stores = [row for row in ptx.COMMON if row.predicated]
     values = {"f": "scalar(n)", "d": "as_double(n)", "l": "n", "r": "thread()", "h": "thread()"}
     calls = [
         f"    {row.name}(thread() < n + {k}, p + {16 * k}, {', '.join(values[c] for c in row.operands[2:])})\n"
@@ -332,6 +398,13 @@ def test_meaning_of_constants() -> None:
     [
         "load_f32(scalar(n))", "copy_wait(n)", "for _ in unrolled(n): pass", 'registers((2, n), "f")', 'registers(2, "h")', "resize(n, 16)",
         "resize(scalar(n), 32)", "where(n, 1, 2)", "and_(scalar(n), 1)", "exp(n)", "add(p, q, n)", "vote_any(n)", "thread(n)", "load_f32()",
+        "hold(n)", *(f"wgmma_{x}" for x in (
+            'ss(n, p, q, 0, "bf16", 0)', 'ss(registers(8, "r"), p, q, 0, "bf16", 0)', 'ss(registers(6, "f"), p, q, 0, "bf16", 0)',
+            'ss(registers((2, 66), "f"), p, q, 0, "bf16", 0)', 'ss(registers(8, "f"), p, q, 0, "f32", 0)',
+            'ss(registers(8, "f"), p, q, 0, "f16", n)', 'ss(registers(8, "f"), p, 2.0, 0, "f16", 0)',
+            'rs(registers(8, "f"), p, 0, q, 0, "f16", 0)', 'rs(registers(8, "f"), registers(6, "r"), 0, q, 0, "f16", 0)',
+            'rs(registers(8, "f"), registers(8, "f"), 0, q, 0, "f16", 0)', 'rs(registers(8, "f"), registers(8, "r"), 0.5, q, 0, "f16", 0)',
+        )),
     ],
 )  # fmt: skip
 def test_misuse_does_not_compile(call: str) -> None:
