@@ -17,10 +17,9 @@ from attnc.schedule.cuda_target import named
 pytestmark = pytest.mark.skipif(
     not versions()["numba-cuda"], reason="numba-cuda is not installed: pip install 'attnc[cuda-build]'"
 )
-STEPS = 2 * 128 // 16  # matrix instructions for a tile of 128 keys at 128 features
 LOOP = {
-    "scores": r"HGMMA\.64x128x16\.F32\.BF16 R\d+, gdesc",
-    "output": r"HGMMA\.64x128x16\.F32\.BF16 R\d+, R\d+, gdesc\[UR\d+\]\.tnspB",
+    "scores": r"HGMMA\.64x\d+x16\.F32\.BF16 R\d+, gdesc",
+    "output": r"HGMMA\.64x\d+x16\.F32\.BF16 R\d+, R\d+, gdesc\[UR\d+\]\.tnspB",
     "wait for scores": r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1",
     "wait for output": r"WARPGROUP\.DEPBAR\.LE gsb0, 0x0",
     "arrive": r"SYNCS\.ARRIVE",
@@ -34,18 +33,24 @@ def hopper(body: str, threads: int = 128) -> Cubin:
     return compile_cubin(with_imports(body), "/nowhere/emitted.py", threads, named("sm_90a"))
 
 
-def test_a_flash_attention_3_kernel() -> None:
-    cubin = hopper(source(), 384)
+@pytest.mark.parametrize(
+    ("sizes", "threads", "allowed"),
+    [({}, 384, 168), ({"features": 64, "consumers": 3, "less": 32, "more": 160}, 512, 128)],
+    ids=["two consumers", "three consumers"],
+)
+def test_a_flash_attention_3_kernel(sizes: dict[str, int], threads: int, allowed: int) -> None:
+    cubin = hopper(source(**sizes), threads)
     report, code = cubin.report, sass.disassemble(cubin.code)
-    assert not report.spills and report.warnings == () and report.registers == 168 == 65536 // 384 // 8 * 8
+    assert not report.spills and report.warnings == () and report.registers == allowed == 65536 // threads // 8 * 8
+    steps = sizes.get("features", 128) // 16 + 128 // 16  # matrix instructions for a tile of 128 keys
     count = sass.histogram(code)
-    assert count["HGMMA"] == 2 * STEPS and not {"LDL", "STL", "CALL"} & set(count)
+    assert count["HGMMA"] == 2 * steps and not {"LDL", "STL", "CALL"} & set(count)
     assert [x.text for x in code if x.matches("USETMAXREG")] == [
-        "USETMAXREG.TRY_ALLOC.CTAPOOL UP0, 0xf0",
-        "USETMAXREG.DEALLOC.CTAPOOL 0x18",
+        f"USETMAXREG.TRY_ALLOC.CTAPOOL UP0, {sizes.get('more', 240):#x}",
+        f"USETMAXREG.DEALLOC.CTAPOOL {sizes.get('less', 24):#x}",
     ]
     loop = sass.main_loop(code)
-    assert sass.histogram(loop)["HGMMA"] == STEPS
+    assert sass.histogram(loop)["HGMMA"] == steps
     assert sass.outline(sass.turned(loop, LOOP["scores"]), LOOP) == [
         "scores", "output", "wait for scores", "arrive", "weights", "wait for output", "arrive", "pack",
     ]  # fmt: skip
@@ -147,6 +152,7 @@ def test_parameters_that_are_maps_are_read_where_they_lie() -> None:
         and not re.search(r"ld\.param\S* \S+, \[kernel_param_[02]", text)
     )
     code = sass.disassemble(cubin)
+    assert any("c[0x0][0x198]" in x.text for x in code), "where all parameters lie, for the copy engine"
     assert sass.in_order(code, "UTMALDG", "UTMASTG") and not {"LDL", "STL"} & set(sass.histogram(code))
     words = compiled(with_imports(MAPS.replace("_map", "_word")), "sm_90a")[1]
     # The first map begins at the next multiple of 64.
