@@ -33,6 +33,7 @@ def hopper(body: str, threads: int = 128) -> Cubin:
     return compile_cubin(with_imports(body), "/nowhere/emitted.py", threads, named("sm_90a"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "threads", "allowed"),
     [({}, 384, 168), ({"features": 64, "consumers": 3, "less": 32, "more": 160}, 512, 128)],
@@ -66,6 +67,7 @@ def test_the_producer_needs_few_registers() -> None:
     assert sass.registers(producer) <= 24 and 168 < sass.registers(consumer) <= 240
 
 
+@pytest.mark.slow
 def test_a_producer_that_computes_more_than_its_registers_hold_spills() -> None:
     numbers = range(20)
     work = "".join(f"x{n} = load_i64(p + {8 * n} + 8 * j)\n" for n in numbers) + "warp_sync()\nx = 0\n"
@@ -157,21 +159,3 @@ def test_parameters_that_are_maps_are_read_where_they_lie() -> None:
     words = compiled(with_imports(MAPS.replace("_map", "_word")), "sm_90a")[1]
     # The first map begins at the next multiple of 64.
     assert sass.resources(cubin)["CONSTANT[0]"] - sass.resources(words)["CONSTANT[0]"] == 0x240 - 0x210 + 2 * 120 + 56
-
-
-def test_reading_machine_code() -> None:
-    texts = [
-        "S2R R0, SR_TID.X",
-        "@P0 BRA 0x40",
-        "HGMMA.64x16x16.F32 R8, gdesc[UR4], R8",
-        "EXIT",
-        "MOV R90, R1",
-        "@P1 EXIT",
-        "BRA 0x20",
-    ]
-    code = tuple(sass.Instruction(16 * n, text) for n, text in enumerate(texts))
-    assert sass.reached(code, 2) == code[2:4] and sass.reached(code, 4) == code[2:7] and sass.reached(code, 0) == code
-    assert sass.registers(code[:4]) == 16 and sass.registers(code) == 91 and sass.registers(code[3:4]) == 0
-    kinds = {"matrix": "HGMMA", "exit": "EXIT", "jump": "BRA"}
-    assert sass.outline(code, kinds) == ["jump", "matrix", "exit", "jump"]
-    assert sass.turned(code, "EXIT") == code[3:] + code[:3]

@@ -126,6 +126,36 @@ def test_unrolled_loops_count() -> None:
     assert stored(compiled(with_imports(COUNTED))[0]) == [21324]
 
 
+HELD = """
+@device("l")
+def first(x):
+    hold(x)
+    return cast_int(x[0])
+
+
+def kernel(p, n):
+    for_ints, words, floats = registers(1, "r"), registers(3, "l"), registers((1, 2), "d")
+    more = registers(2, "l")
+    for_ints[0], words[0], floats[0, 1], more[0] = 5, n, as_double(n), 7
+    words[1], words[2], more[1] = n + 1, n + 2, n
+    hold(for_ints)
+    hold(floats)
+    store_l_if(True, p, cast_int(for_ints[0]))
+    store_l_if(True, p + 8, first(words) + words[2])
+    store_l_if(True, p + 16, first(more))
+    store_d_if(True, p + 24, floats[0, 1])
+"""
+
+
+@numba_cuda
+def test_arrays_of_any_letter_and_size_are_held_and_passed() -> None:
+    text, _ = compiled(with_imports(HELD))
+    assert ".local" not in text and "call" not in text
+    assert len(re.findall(r"// begin inline asm\s+// end inline asm", text)) == 4, (
+        "no instruction, and no register moves"
+    )
+
+
 @numba_cuda
 @nvdisasm
 @pytest.mark.parametrize("name", SASS)
