@@ -67,8 +67,9 @@ def sass(cubin: bytes, folder: Path) -> list[str]:
 
 
 def opcodes(text: str) -> list[str]:
-    """The opcodes of a row's PTX, declarations of registers aside."""
-    steps = [step.strip(" {}") for step in re.sub(r"\{[^;{}]*\}", "", text).split(";")]
+    """The opcodes of a row's PTX, without declarations of registers, labels and predicates."""
+    text = re.sub(r"\{[^;{}]*\}", "", re.sub(r"\S+:(?= )", "", text.replace("${:uid}", "")))
+    steps = [re.sub(r"^@!?\w+ ", "", step.strip(" {}")) for step in text.split(";")]
     return [step.split()[0] for step in steps if step and not step.startswith(".reg")]
 
 

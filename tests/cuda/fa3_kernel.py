@@ -53,9 +53,10 @@ for h in unrolled(2):
 """,
 }
 KERNEL = """
-def kernel(q_map, k_map, v_map, o_map, p, q_len, kv_len, heads, group, tiles, scale_bits):
+def kernel(q_map, k_map, v_map, o_map, p, kv_len, heads, group, tiles, scale_bits):
     start, lane, warp = shared(), thread() & 31, (thread() >> 5) - 4
-    head, batch = mod(floordiv(block(), tiles), heads), floordiv(block(), tiles * heads)
+    tiles, heads, group = resize(tiles, 32), resize(heads, 32), resize(group, 32)
+    head, batch = mod(floordiv(block(), tiles), heads), floordiv(floordiv(block(), tiles), heads)
     row0 = mod(block(), tiles) * ROWS
     keys, values, q_full = start + Q_BYTES, start + Q_BYTES + STAGES * TILE, start + Q_BYTES + 2 * STAGES * TILE
     k_full, v_full, k_empty = q_full + 16, q_full + 16 + 8 * STAGES, q_full + 16 + 16 * STAGES

@@ -1,4 +1,4 @@
-"""Every name that emitted kernels import compiles for sm_80 without a GPU, to the instruction that it stands for."""
+"""Every name that emitted kernels import compiles without a GPU, to the instruction that it stands for: for sm_80, or sm_90a."""
 
 from __future__ import annotations
 
@@ -12,161 +12,16 @@ from pathlib import Path
 
 import pytest
 from compiling import compiled, disassembler, opcodes, sass, stored, with_imports
+from vocabulary_kernels import KERNELS, OF_HOPPER, TENSOR_CORES, UNROLLED
 
 from attnc.backends.cuda import ptx
 
 ROOT = Path(__file__).resolve().parents[2]
 numba_cuda = pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
 nvdisasm = pytest.mark.skipif(disassembler() is None, reason="nvidia-cuda-nvdisasm is not installed")
-
-TENSOR_CORES = """
-def kernel(p, q, n):
-    at = shared() + (thread() & 31) * 16
-    acc = registers((2, 4), "f")
-    words = registers(4, "r")
-    sums = registers((1, 2), "d")
-    counts = registers((2,), "l")
-    sums[0, 1], counts[1] = as_double(n), n
-    for m in range(2):
-        for e in range(4):
-            acc[m, e] = 0.0
-    copy16(at, p, 16)
-    copy16(at + 4096, p + 512, where(n > 3, 16, 0))
-    copy_commit()
-    copy_wait(1)
-    barrier()
-    for e in range(4):
-        words[e] = 0
-    words[0], words[1], words[2], words[3] = ldmatrix(at)
-    b0, b1, b2, b3 = ldmatrix_t(at + 64)
-    acc[0, 0], acc[0, 1], acc[0, 2], acc[0, 3] = mma_bf16(
-        words[0], words[1], words[2], words[3], b0, b1, acc[0, 0], acc[0, 1], acc[0, 2], acc[0, 3]
-    )
-    acc[1, 0], acc[1, 1], acc[1, 2], acc[1, 3] = mma_f16(
-        words[0], words[1], words[2], words[3], b2, b3, acc[1, 0], acc[1, 1], acc[1, 2], acc[1, 3]
-    )
-    warp_sync()
-    store_shared_f(at, acc[0, 0])
-    store_shared_r(at + 4, pack_bf16(acc[0, 1], acc[0, 2]))
-    store_shared_h(at + 8, pack_f16(acc[0, 3], acc[1, 0]))
-    store_shared_4(at + 16, b0, b1, b2, b3)
-    some = barrier_or(n > 7)
-    x0, x1, x2, x3 = load_shared_4(at + 32)
-    x0 = where(some, x0, load_shared_r(at))
-    y = load_shared_f(at + 12) + low_bf16(x1) + high_bf16(x1) + low_f16(x2) + high_f16(x2) + sums[0, 1]
-    z = load_shared_h(at + 14) + counts[1]
-    store_r128_if(z > block(), q + blocks() * 16, x0, x3, pack_bf16(y, acc[1, 1]), pack_f16(acc[1, 2], acc[1, 3]))
-"""
-MEMORY = """
-def kernel(p, q, n):
-    x = load_f32(p) + load_bf16(p + 2) + load_f16(p + 4) + scalar(n) + fast_ex2(scalar(n)) + fast_rcp(scalar(n))
-    x = x + shuffle_f(x, 1)
-    k = load_i64(p) + load_i32(p + 8) + load_i16(p + 12) + load_i8(p + 14) + load_u8(p + 15)
-    k = k + shuffle_l(k, 16) + shuffle_r(thread(), 2)
-    a, b, c, d = load_r128(p + 64)
-    y = load_f64(p + 80)
-    chosen = vote_any(k > n)
-    store_f32_if(chosen, q, x)
-    store_h_if(chosen, q + 4, a)
-    store_r_if(chosen, q + 8, b)
-    store_l_if(chosen, q + 16, k)
-    store_d_if(chosen, q + 24, y)
-    store_r128_if(chosen, q + 32, a, b, c, d)
-"""
-FLOATS = """
-def kernel(p, q, n):
-    x, y = load_f32(p), load_f32(p + 4)
-    a = add(exp(x), exp2(y)) + sub(log(x), log2(y)) + mul(log1p(x), tanh(y)) + div(sigmoid(x), erf(y))
-    b = sqrt(x) + rsqrt(y) + sin(x) + cos(y) + floor(x) + weight(y, x, -1e38) + weight_fast(x, y) + neg(y) + abs(x) + sign(y)
-    c = pow(x, y) + floordiv(x, y) + mod(x, y) + minimum(x, y) + maximum(x, 2) + maximum_fast(x, 0.5) + fma(x, y, 1)
-    m = and_(or_(lt(x, y), le(x, 1)), xor(eq(x, 0.0), not_(ne(x, y))))
-    store_f32_if(True, q, where(m, a + b, cast_float(cast_int(c)) + cast_float(m)))
-"""
-INTEGERS = """
-def kernel(p, q, n):
-    x, t = load_i32(p), thread()
-    a = add(t, 1) + sub(t, x) + mul(x, x) + neg(t) + abs(t) + sign(x) + pow(x, n) + pow(t, 3)
-    a = a + floordiv(x, n) + mod(t, t) + minimum(x, t) + maximum(t, 5) + where(lt(x, n), x, t) + cast_int(x)
-    a = a + and_(x, 7) + or_(t, 8) + xor(x, t) + not_(x) + shl(x, t) + shr(t, x) + resize(x, 32) + resize(t, 64)
-    store_l_if(or_(le(x, n), and_(eq(t, x), ne(x, 5))), q, a)
-"""
-SEARCHES = """
-def kernel(p, q, s, n, low, high):
-    table, chosen = (p, 1, n, s), thread() == 0
-    summarise_int(load_i16, 2, table, 0, 0, 4)
-    summarise_float(load_f16, 2, (p, n, n, s), 0, 0, 4)
-    store_l_if(chosen, q, least_int(load_i16, 2, table, 0, 0, low, high))
-    store_l_if(chosen, q + 8, greatest_int(load_u8, 1, table, 0, 0, low, high))
-    store_f32_if(chosen, q + 16, least_float(load_f32, 4, table, 0, 0, low, high))
-    store_f32_if(chosen, q + 24, greatest_float(load_f64, 8, table, 0, 0, low, high))
-"""
-SEARCHES_OF_ROWS = """
-def kernel(p, q, s, n, low, high):
-    table, chosen = (p, 1, n, s), thread() == 0
-    store_l_if(chosen, q, least_int_rows(load_i64, 8, table, 0, 0, n, 1, 5, 8, low, high, low, high))
-    store_l_if(chosen, q + 8, greatest_int_rows(load_i32, 4, table, 0, 0, n, 1, 5, 8, low, high, low, high))
-    store_f32_if(chosen, q + 16, least_float_rows(load_bf16, 2, table, 0, 0, n, 1, 5, 8, low, high, low, high))
-    store_f32_if(chosen, q + 24, greatest_float_rows(load_f16, 2, table, 0, 0, n, 1, 5, 8, low, high, low, high))
-"""
-DEVICE = """
-@device("rf")
-def both(k, x):
-    return k + 1, x * x
-
-
-def kernel(p, q, n):
-    k, x = both(thread(), load_f32(p))
-    store_r_if(k > n, q, k)
-    store_f32_if(k > n, q, x)
-"""
-BOXES = """
-def kernel(q, first, last, shift, unit):
-    store_l_if(thread() == 0, q, box_last(first, last, shift, (3, unit), 8))
-    store_l_if(thread() == 0, q + 8, box_last(first, last, shift, (unit,), 0))
-"""
-# A body as long as this one's Numba reaches by a longer jump; an exit in the middle; a division too large for NVVM's taste.
-UNROLLED = """
-def kernel(p, q, n):
-    found = registers((8, 2, 8), "l")
-    for x in unrolled(8):
-        for e in unrolled(2):
-            for y in unrolled(8):
-                found[x, e, y] = x
-    while n > 0:
-        for x in unrolled(8):
-            if n == 5 * x:
-                continue
-            for e in unrolled(2):
-                for y in unrolled(8):
-                    t = floordiv(n + y, found[x, e, y])
-                    u = mod(n - y, found[x, e, y])
-                    LONG
-                    found[x, e, y] = u + found[y, e, x]
-        n = n >> 1
-    total = 0
-    for x in unrolled(8):
-        if n + x > 700:
-            break
-        for e in unrolled(2):
-            for y in unrolled(8):
-                total = total ^ found[x, e, y]
-    store_l_if(thread() == 0, q, total)
-""".replace("LONG", "\n                    ".join(f"u = u + (t >> {k}) * n" for k in range(1, 12)))
-NONFINITE = """
-def kernel(p, q):
-    take_out(load_shared_h, 0x7c00, shared(), shared() + 8192, 64, 64, 7, 128)
-    take_out(load_shared_r, 0x7f800000, shared(), shared() + 16384, 64, 64, 7, 128)
-    x = unbounded(shared() + 8192, thread() & 63, of_quad(p), p)
-    store_f32_if(thread() < 64, q + 4 * thread(), x)
-"""
-KERNELS = {
-    "tensor cores": TENSOR_CORES, "memory": MEMORY, "floats": FLOATS, "integers": INTEGERS, "searches": SEARCHES,
-    "searches of rows": SEARCHES_OF_ROWS, "device": DEVICE, "boxes": BOXES,
-    "unrolled": UNROLLED, "nonfinite": NONFINITE,
-}  # fmt: skip
 ALL = [name for names in ptx.names().values() for name in names]
 
-# What each of these becomes on sm_80; the others are loads, stores and arithmetic of the same name.
+# What each of these becomes on its target; the others are loads, stores and arithmetic of the same name.
 SASS = {
     "tensor cores": (
         "HMMA.16816.F32.BF16", "HMMA.16816.F32 ", "LDSM.16.M88.4", "LDSM.16.MT88.4", "LDGSTS.E.BYPASS.128", "LDGDEPBAR",
@@ -174,7 +29,19 @@ SASS = {
     ),
     "memory": ("SHFL.BFLY", "VOTE.ANY", "MUFU.EX2", "MUFU.RCP", "LDG.E.128", "LDG.E.S8", "LDG.E.U8", "LDG.E.S16", "STG.E.U16"),
     "floats": ("MUFU.EX2", "MUFU.RSQ", "FMNMX.NAN", "FRND.FLOOR"),
+    "copies": (
+        "SYNCS.EXCH.64", "SYNCS.ARRIVE.TRANS64 RZ", "SYNCS.ARRIVE.TRANS64.A1T0", "SYNCS.PHASECHK.TRANS64.TRYWAIT", "UTMALDG.4D",
+        "UTMASTG.4D", "UTMACMDFLUSH", "ATOMG.E.ADD", "SHFL.IDX", "USETMAXREG.DEALLOC.CTAPOOL 0x18", "USETMAXREG.TRY_ALLOC",
+        "BAR.ARV", "BAR.SYNC", "FENCE.VIEW.ASYNC",
+    ),
+    "matrices": (
+        "HGMMA.64x32x16.F32.BF16", "HGMMA.64x32x16.F32 ", "tnspB", "WARPGROUP.ARRIVE", "WARPGROUP.DEPBAR.LE gsb0, 0x0",
+    ),
 }  # fmt: skip
+
+
+def target(name: str) -> str:
+    return "sm_90a" if name in OF_HOPPER else "sm_80"
 
 
 def test_the_table_needs_no_compiler() -> None:
@@ -190,6 +57,11 @@ def test_a_row_uses_each_operand(row: ptx.Instruction) -> None:
     assert used | ({0} if row.predicated else set()) == set(range(len(row.results + row.operands)))
     assert set(row.results + row.operands) <= set("rlfdhpn")
     assert row.predicated == row.name.endswith("_if") == (row.operands[:1] == "p" and not row.results)
+
+
+def test_only_kernels_of_hopper_use_its_rows() -> None:
+    rows = {row.name for row in ptx.HOPPER} | {"wgmma_ss", "wgmma_rs"}
+    assert {n for n, body in KERNELS.items() if rows & set(re.findall(r"\b[a-z]\w*", body))} == set(OF_HOPPER)
 
 
 def test_names_are_unique_and_each_is_compiled_below() -> None:
@@ -216,7 +88,7 @@ def test_names_are_what_the_modules_have() -> None:
 @numba_cuda
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_compile(name: str) -> None:
-    text, cubin = compiled(with_imports(KERNELS[name]))
+    text, cubin = compiled(with_imports(KERNELS[name]), target(name))
     assert cubin[:4] == b"\x7fELF"
     assert ".local" not in text or name == "floats", "registers lie in memory"  # sin and cos reduce large angles there
     for row in ptx.TABLE:
@@ -254,11 +126,41 @@ def test_unrolled_loops_count() -> None:
     assert stored(compiled(with_imports(COUNTED))[0]) == [21324]
 
 
+HELD = """
+@device("l")
+def first(x):
+    hold(x)
+    return cast_int(x[0])
+
+
+def kernel(p, n):
+    for_ints, words, floats = registers(1, "r"), registers(3, "l"), registers((1, 2), "d")
+    more = registers(2, "l")
+    for_ints[0], words[0], floats[0, 1], more[0] = 5, n, as_double(n), 7
+    words[1], words[2], more[1] = n + 1, n + 2, n
+    hold(for_ints)
+    hold(floats)
+    store_l_if(True, p, cast_int(for_ints[0]))
+    store_l_if(True, p + 8, first(words) + words[2])
+    store_l_if(True, p + 16, first(more))
+    store_d_if(True, p + 24, floats[0, 1])
+"""
+
+
+@numba_cuda
+def test_arrays_of_any_letter_and_size_are_held_and_passed() -> None:
+    text, _ = compiled(with_imports(HELD))
+    assert ".local" not in text and "call" not in text
+    assert len(re.findall(r"// begin inline asm\s+// end inline asm", text)) == 4, (
+        "no instruction, and no register moves"
+    )
+
+
 @numba_cuda
 @nvdisasm
 @pytest.mark.parametrize("name", SASS)
 def test_machine_instructions(name: str, tmp_path: Path) -> None:
-    code = "\n".join(sass(compiled(with_imports(KERNELS[name]))[1], tmp_path))
+    code = "\n".join(sass(compiled(with_imports(KERNELS[name]), target(name))[1], tmp_path))
     missing = [op for op in SASS[name] if op not in code]
     assert not missing, code
 
@@ -266,7 +168,7 @@ def test_machine_instructions(name: str, tmp_path: Path) -> None:
 @numba_cuda
 @nvdisasm
 def test_predicated_forms_do_not_branch(tmp_path: Path) -> None:
-    stores = [row for row in ptx.TABLE if row.predicated]
+    stores = [row for row in ptx.COMMON if row.predicated]
     values = {"f": "scalar(n)", "d": "as_double(n)", "l": "n", "r": "thread()", "h": "thread()"}
     calls = [
         f"    {row.name}(thread() < n + {k}, p + {16 * k}, {', '.join(values[c] for c in row.operands[2:])})\n"
@@ -332,6 +234,13 @@ def test_meaning_of_constants() -> None:
     [
         "load_f32(scalar(n))", "copy_wait(n)", "for _ in unrolled(n): pass", 'registers((2, n), "f")', 'registers(2, "h")', "resize(n, 16)",
         "resize(scalar(n), 32)", "where(n, 1, 2)", "and_(scalar(n), 1)", "exp(n)", "add(p, q, n)", "vote_any(n)", "thread(n)", "load_f32()",
+        "hold(n)", *(f"wgmma_{x}" for x in (
+            'ss(n, p, q, 0, "bf16", 0)', 'ss(registers(8, "r"), p, q, 0, "bf16", 0)', 'ss(registers(6, "f"), p, q, 0, "bf16", 0)',
+            'ss(registers((2, 66), "f"), p, q, 0, "bf16", 0)', 'ss(registers(8, "f"), p, q, 0, "f32", 0)',
+            'ss(registers(8, "f"), p, q, 0, "f16", n)', 'ss(registers(8, "f"), p, 2.0, 0, "f16", 0)',
+            'rs(registers(8, "f"), p, 0, q, 0, "f16", 0)', 'rs(registers(8, "f"), registers(6, "r"), 0, q, 0, "f16", 0)',
+            'rs(registers(8, "f"), registers(8, "f"), 0, q, 0, "f16", 0)', 'rs(registers(8, "f"), registers(8, "r"), 0.5, q, 0, "f16", 0)',
+        )),
     ],
 )  # fmt: skip
 def test_misuse_does_not_compile(call: str) -> None:

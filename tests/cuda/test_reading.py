@@ -124,7 +124,40 @@ NESTED = listing(
 def test_the_main_loop_is_innermost_and_has_the_most_tensor_instructions() -> None:
     loop = sass.main_loop(NESTED)
     assert [x.address for x in loop] == [0x20, 0x30, 0x40, 0x50, 0x60]
-    assert sass.main_loop([x for x in NESTED if x.opcode != "HMMA"]) == ()
+    assert sass.main_loop(listing(*(x.text.replace("HMMA", "FADD") for x in NESTED))) == ()
+
+
+# A wait that is seldom in vain goes on behind all else, and comes back.
+WAITING = listing(
+    "MOV R1, R2",
+    "HGMMA.64x32x16.F32 R8, gdesc[UR4], RZ",
+    "SYNCS.PHASECHK P0",  # 0x20: over keys
+    "@!P0 BRA 0x80",
+    "HGMMA.64x16x16.F32 R8, gdesc[UR4], R8",  # 0x40
+    "@P1 BRA 0x20",
+    "HGMMA.64x16x16.F32 R8, gdesc[UR4], R8",
+    "EXIT",
+    "SYNCS.PHASECHK P0",  # 0x80
+    "@!P0 BRA 0x80",
+    "BRA 0x40",
+    "MOV R90, R1",
+)
+
+
+def test_a_branch_back_into_a_loop_is_none_of_its_own() -> None:
+    assert sass.main_loop(WAITING) == WAITING[2:6] + WAITING[8:11]
+
+
+def test_what_is_reached_and_its_registers() -> None:
+    assert sass.reached(WAITING, 0) == WAITING[:11] and sass.reached(WAITING, 6) == WAITING[6:8]
+    assert sass.registers(WAITING[4:8]) == 16 and sass.registers(WAITING[:8]) == 24 and sass.registers(WAITING) == 91
+    assert sass.registers(WAITING[7:8]) == 0
+
+
+def test_outlines_begin_anywhere_in_a_loop() -> None:
+    kinds = {"first": r"RZ$", "matrix": "HGMMA", "wait": "SYNCS"}
+    assert sass.outline(WAITING, kinds) == ["first", "wait", "matrix", "wait"]
+    assert sass.turned(WAITING[2:6], "HGMMA") == WAITING[4:6] + WAITING[2:4]
 
 
 def test_counts_and_order() -> None:

@@ -23,7 +23,7 @@ from attnc.errors import UnsupportedError
 LINE = re.compile(r"\s+/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;")
 PREDICATE = re.compile(r"@!?U?P\w+\s+")
 BRANCHES = ("BRA", "BSSY")
-STOPS = re.compile(r"(EXIT|BRA)\b(?!\.)")  # without a predicate: what follows is not reached
+STOPS = re.compile(r"EXIT$|BRA 0x|RET\b")  # without a predicate: what follows is not reached
 WIDE = re.compile(r"HGMMA\.64x(\d+)x\S+ R(\d+)")  # its result is the first of half as many registers as columns
 TENSOR = ("HMMA", "HGMMA")  # of mma.sync and of wgmma
 
@@ -76,21 +76,53 @@ def histogram(instructions: Iterable[Instruction]) -> collections.Counter[str]:
 
 
 def main_loop(instructions: Sequence[Instruction]) -> tuple[Instruction, ...]:
-    """The innermost loop with the most tensor-core instructions, from its first instruction to its last branch back.
+    """The innermost loop with the most tensor-core instructions, in the order of addresses.
 
-    Empty where no loop has any. A loop that only holds loops, such as the one over work items, is not innermost.
+    Empty where no loop has any. A loop that only holds loops, such as the one over work items, is not innermost. A branch to an
+    earlier address makes a loop only if nothing gets past its start: what is seldom executed lies behind all else and branches back.
     """
-    ends: dict[int, int] = {}  # of a loop by its start; a loop may branch back at several places
-    for x in instructions:
-        if x.target is not None and x.target <= x.address:
-            ends[x.target] = max(x.address, ends.get(x.target, 0))
-    bodies = {(start, end): tuple(x for x in instructions if start <= x.address <= end) for start, end in ends.items()}
-    work = {span: sum(x.opcode in TENSOR for x in body) for span, body in bodies.items()}
-    working = [span for span in work if work[span]]
-    inner = [s for s in working if not any(t != s and s[0] <= t[0] and t[1] <= s[1] for t in working)]
+    edges, loops = _edges(instructions), dict[int, set[int]]()
+    backward = _reversed(edges)
+    for n, x in enumerate(instructions):
+        head = min(edges[n], default=n + 1) if x.target is not None else n + 1
+        if head <= n and n not in _walk(0, edges, head):
+            loops.setdefault(head, {head}).update(_walk(n, backward, head))
+    work = {head: sum(instructions[n].opcode in TENSOR for n in body) for head, body in loops.items()}
+    working = [head for head in work if work[head]]
+    inner = [head for head in working if not any(loops[other] < loops[head] for other in working)]
     if not inner:
         return ()
-    return bodies[max(inner, key=lambda span: (work[span], span[0] - span[1]))]
+    best = max(inner, key=lambda head: (work[head], -len(loops[head])))
+    return tuple(instructions[n] for n in sorted(loops[best]))
+
+
+def _edges(instructions: Sequence[Instruction]) -> list[list[int]]:
+    """Where execution may go on after each instruction; calls return."""
+    places = {x.address: n for n, x in enumerate(instructions)}
+    edges: list[list[int]] = []
+    for n, x in enumerate(instructions):
+        after = [n + 1] if n + 1 < len(instructions) and not STOPS.match(x.text) else []
+        edges.append(after if x.target is None else [*after, places[x.target]])
+    return edges
+
+
+def _reversed(edges: Sequence[Sequence[int]]) -> list[list[int]]:
+    back: list[list[int]] = [[] for _ in edges]
+    for n, after in enumerate(edges):
+        for m in after:
+            back[m].append(n)
+    return back
+
+
+def _walk(start: int, edges: Sequence[Sequence[int]], avoided: int = -1) -> set[int]:
+    """What is reached from `start` on, and it, without `avoided`."""
+    seen, todo = set[int](), [start]
+    while todo:
+        n = todo.pop()
+        if n not in seen and n != avoided:
+            seen.add(n)
+            todo += edges[n]
+    return seen
 
 
 def positions(instructions: Sequence[Instruction], pattern: str) -> list[int]:
@@ -112,19 +144,7 @@ def turned(loop: Sequence[Instruction], pattern: str) -> tuple[Instruction, ...]
 
 def reached(instructions: Sequence[Instruction], start: int) -> tuple[Instruction, ...]:
     """The instructions that are executed after the one at this position, in the order of their addresses."""
-    places = {x.address: n for n, x in enumerate(instructions)}
-    seen, todo = set[int](), [start]
-    while todo:
-        n = todo.pop()
-        if n in seen or n >= len(instructions):
-            continue
-        seen.add(n)
-        x = instructions[n]
-        if x.target is not None:
-            todo.append(places[x.target])
-        if not STOPS.match(x.text):
-            todo.append(n + 1)
-    return tuple(instructions[n] for n in sorted(seen))
+    return tuple(instructions[n] for n in sorted(_walk(start, _edges(instructions))))
 
 
 def registers(instructions: Sequence[Instruction]) -> int:
