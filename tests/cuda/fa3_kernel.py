@@ -8,9 +8,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from snippets import geometry
 
 from attnc.backends.cuda.emulate import Memory, launch
-from attnc.backends.cuda.tensor_map import Geometry
 
 THREADS, GROUPS = 384, (32, 96, 128, 128)
 TILE = 128 * 128  # bytes
@@ -185,7 +185,7 @@ def error(
     shapes = [(1, heads, n, 64) for n in (q_len, kv_len, kv_len)]
     q, k, v = (rng.standard_normal(shape).astype(ml_dtypes.bfloat16) for shape in shapes)
     out, memory, scratch = np.full_like(q, np.nan), Memory(), np.zeros(4, np.int32)
-    maps = [_map(memory, x, rows) for x, rows in ((q, 128), (k, 128), (v, 128), (out, 64))]
+    maps = [memory.tensor_map(geometry(memory, x, rows, 64)) for x, rows in ((q, 128), (k, 128), (v, 128), (out, 64))]
     per_head = -(-q_len // 128)
     scale = np.float64(math.log2(math.e) / 8).view(np.int64)
     words = [*maps, memory.address(scratch), heads * per_head, per_head, q_len, kv_len, int(causal), int(scale)]
@@ -193,12 +193,6 @@ def error(
     assert scratch[0] == heads * per_head + grid
     expected = _attention(*(x[0].astype(np.float64) for x in (q, k, v)), causal)
     return float(np.linalg.norm(out[0].astype(np.float64) - expected) / np.linalg.norm(expected))
-
-
-def _map(memory: Memory, x: np.ndarray, rows: int) -> int:
-    extents = (x.shape[3], x.shape[2], x.shape[1], x.shape[0])
-    strides = (x.strides[2], x.strides[1], x.strides[0])
-    return memory.tensor_map(Geometry(memory.address(x), extents, strides, rows, 64))
 
 
 def _attention(q: Any, k: Any, v: Any, causal: bool) -> Any:
