@@ -74,6 +74,7 @@ SYNCHRONISATION = {
         Race, "another warp wrote it"),
     "registers that nobody gives back": (
         "registers_more(256)", Deadlock, "256 registers per thread of the block's 16320, of which 16320"),
+    "registers of some warps": (apart("registers_less(24)", "pass"), Fault, "they change them together"),
     "registers in odd numbers": ("registers_less(100)", Fault, "not one of the constants"),
     "less that is more": ("registers_less(24)\nregisters_less(32)", Fault, "have 24 registers"),
     "more that is less": ("registers_more(24)", Fault, "have 255 registers"),
@@ -99,7 +100,7 @@ COPIES = {
     "a box outside": (LOAD.replace("s, x_map", "s + 8064, x_map"), OutOfBounds, "by the copy engine"),
     "a map that is none": (LOAD.replace("s, x_map", "s, x_map + 1"), Fault, "no tensor map"),
     "a store of what was not fenced": (f"{HIDDEN}barrier()\n{STORE}", Race, "no async_fence"),
-    "a fence after the barrier": (f"{HIDDEN}barrier()\nasync_fence()\ntma_store_if(t == 32, x_map, s, 0, 0, 0, 0)", Race, "no async_fence"),
+    "a fence after the barrier": (f"{HIDDEN}barrier()\nasync_fence()\n{STORE}", Race, "no async_fence"),
     "a store without a barrier": (f"{HIDDEN}async_fence()\n{STORE}", Race, "another warp wrote it"),
     "a store of a copy under way": (f"{LOAD}{STORE}", Race, "while a copy to it is under way"),
     "a write under a store": (f"{SEEN}{STORE}tma_commit()\nstore_shared_r(s + 4 * t, 1)", Race, "a TMA store or an mbarrier uses it"),
@@ -225,6 +226,11 @@ def test_products_take_four_warps_from_a_multiple_of_four() -> None:
     for groups in ((256,), (64, 128, 64)):
         with pytest.raises(Fault, match="it takes four warps"):
             run(text, {"out": np.zeros(1024, np.int32)}, threads=256, groups=groups, shared_bytes=16384)
+
+
+def test_a_group_alone_waits_for_nobody() -> None:
+    with pytest.raises(Deadlock, match="threads 0..63 wait in line 14 for the mbarrier at byte 4096, parity 0"):
+        run(START + "mbar_wait(bar, 0)", {}, shared_bytes=8192)
 
 
 def test_groups_make_the_block() -> None:

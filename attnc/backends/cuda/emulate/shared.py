@@ -142,8 +142,8 @@ class Window:
         index = self.memory.places(addresses, size, self.first)
         self._before_write(addresses, index, size)
         foreign = self._wrote(index, size)
-        differs: Array = self._rows(self.memory.data, size)[index] != values
-        self._forbid(foreign & differs, addresses, "is overwritten: another warp wrote it since the last barrier")
+        wrote = foreign & (self._rows(self.memory.data, size)[index] != values)
+        self._forbid(wrote, addresses, "is overwritten: another warp wrote it since the last barrier")
         self._land(addresses, index, values, foreign)
 
     def copy(self, addresses: Array, values: Array) -> None:
@@ -173,7 +173,8 @@ class Window:
         used = self._rows(self.memory.used, size)[index]
         self._forbid(used, addresses, f"is overwritten while {USERS} uses it")
         told = self.clocks.known[self.warp, : self.clocks.warps]
-        read = (self._readers(size)[index] > told).any(axis=2)
+        late: Array = self._readers(size)[index] > told
+        read: Array = np.any(late, axis=2)
         self._forbid(read, addresses, "is overwritten: another warp read it since the last barrier")
 
     def _land(self, addresses: Array, index: Array, values: Array, common: Array | None = None) -> None:
