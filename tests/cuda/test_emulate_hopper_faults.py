@@ -229,7 +229,7 @@ def test_products_take_four_warps_from_a_multiple_of_four() -> None:
 
 
 def test_a_group_alone_waits_for_nobody() -> None:
-    with pytest.raises(Deadlock, match="threads 0..63 wait in line 14 for the mbarrier at byte 4096, parity 0"):
+    with pytest.raises(Deadlock, match=r"threads 0..63 wait in line 13 for the mbarrier at byte 4096, parity 0"):
         run(START + "mbar_wait(bar, 0)", {}, shared_bytes=8192)
 
 
