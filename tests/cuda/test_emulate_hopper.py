@@ -7,7 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from fa3_kernel import SOURCE, error
+from queued_kernel import SOURCE, error
 from snippets import floats, run, words
 
 KINDS = {"bf16": np.dtype(ml_dtypes.bfloat16), "f16": np.dtype(np.float16)}

@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from fa3_kernel import SOURCE, error
+from queued_kernel import SOURCE, error
 from snippets import run
 
 from attnc.backends.cuda.emulate import Deadlock, Fault, Memory, Misaligned, OutOfBounds, Race
