@@ -53,7 +53,7 @@ class Barriers:
         meeting = len(x.done)
         if x.arrived == threads:
             x.done.append((x.told, x.vote))
-            x.arrived, x.groups, x.vote = 0, [], False
+            x.arrived, x.groups, x.vote, x.told = 0, [], False, np.zeros_like(x.told)
         return meeting
 
     def sync(self, group: Any, number: int, threads: int, kind: str = "", vote: bool = False) -> bool:

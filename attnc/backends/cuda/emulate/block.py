@@ -56,6 +56,7 @@ class Block:
 
         self.turns.run([whole(group, body) for group, body in zip(self.groups, bodies, strict=True)])
         self.mbarriers.end()
+        self.pool.end()
 
 
 class Group:

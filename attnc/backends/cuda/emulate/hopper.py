@@ -42,6 +42,14 @@ def _named(group: Group, number: Any, threads: Any) -> tuple[int, int]:
     return at, count
 
 
+def _named_barrier(group: Group, *operands: Any) -> None:
+    group.block.barriers.sync(group, *_named(group, *operands))
+
+
+def _named_arrive(group: Group, *operands: Any) -> None:
+    group.block.barriers.arrive(group, *_named(group, *operands))
+
+
 def _registers_more(group: Group, count: Any) -> None:
     wanted, pool = group.constant(count, ALLOWED, "registers_more"), group.block.pool
     group.wait(lambda: pool.more(group.warps, wanted), lambda: pool.reason(wanted))
@@ -106,8 +114,8 @@ RULES: dict[str, Rule] = {
     "tma_wait": _wait_of_stores("wait"),
     "registers_more": _registers_more,
     "registers_less": _registers_less,
-    "named_barrier": lambda group, *x: group.block.barriers.sync(group, *_named(group, *x)) and None,
-    "named_arrive": lambda group, *x: group.block.barriers.arrive(group, *_named(group, *x)) and None,
+    "named_barrier": _named_barrier,
+    "named_arrive": _named_arrive,
     "wgmma_ss": lambda group, *operands: group.products.shared(group, *operands),
     "wgmma_rs": lambda group, *operands: group.products.registers(group, *operands),
     "wgmma_fence": _wgmma_fence,

@@ -42,3 +42,12 @@ class Pool:
         return (
             f"{count} registers per thread of the block's {self.total}, of which {32 * int(self.each.sum())} are taken"
         )
+
+    def end(self) -> None:
+        """Fault: of four warps some have given or taken registers, others have not."""
+        for first in range(0, len(self.each), 4):
+            four = self.each[first : first + 4]
+            if (four != four[0]).any():
+                raise Fault(
+                    f"warps {first}..{first + len(four) - 1} end with {four.tolist()} registers: they change them together"
+                )

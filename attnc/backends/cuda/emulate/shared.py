@@ -17,6 +17,7 @@ from attnc.backends.cuda.emulate.faults import Misaligned, OutOfBounds, Race
 Array = np.ndarray[Any, Any]
 Copy = tuple[Array, Array, Array]  # addresses, their 16-byte cells, and what comes there: int16 (threads, 8)
 BASE = 1024  # the address of the first byte; zero would hide a forgotten shared()
+USERS = "wgmma, a TMA store or an mbarrier"
 
 
 class SharedMemory:
@@ -54,15 +55,9 @@ class SharedMemory:
 
     def begin_read(self, cells: Array, warps: Array, by: str) -> Array:
         """Halves of words, int16 (cells, 8), that nobody may change before `finish_read`. They see what all `warps` do."""
-        self._forbid(self.flying, cells, self._set, f"is read by {by} while a copy to it is under way")
-        late = self.clocks.unknown_to_all
-        self._forbid(self.writer, cells, lambda x: late(x, warps), f"is read by {by}: no barrier came after its write")
-        self._forbid(
-            self.fenced,
-            cells,
-            lambda x: late(x, warps),
-            f"is read by {by}: threads wrote it, and no async_fence of theirs came before the barrier",
-        )
+        done = f"is read by {by}"
+        self._forbid(self._cells(self.flying)[cells], cells, f"{done} while a copy to it is under way")
+        self._after_writes(cells, warps, done)
         self._cells(self.used)[cells] += 1
         found: Array = self._cells(self.data)[cells]
         return found
@@ -76,19 +71,20 @@ class SharedMemory:
 
     def begin_load(self, cells: Array, warps: Array) -> None:
         """A copy to them is under way, begun by a warp."""
-        self._forbid(self.flying, cells, self._set, "is the goal of a copy while another one to it is under way")
-        self._forbid(
-            self.used, cells, self._set, "is the goal of a copy while wgmma, a TMA store or an mbarrier uses it"
-        )
-        late = self.clocks.unknown_to_all
-        self._forbid(
-            self.writer, cells, lambda x: late(x, warps), "is the goal of a copy: no barrier came after its write"
-        )
+        done = "is the goal of a copy"
+        self._forbid(self._cells(self.flying)[cells], cells, f"{done} while another one to it is under way")
+        self._forbid(self._cells(self.used)[cells], cells, f"{done} while {USERS} uses it")
+        self._after_writes(cells, warps, done)
         told = self.clocks.known[warps].min(axis=0)[: self.clocks.warps]
-        read = (self.readers.reshape(-1, 8, self.clocks.warps)[cells] > told).any(axis=(1, 2))
-        if read.any():
-            raise Race(f"{_cell(cells, read)} is the goal of a copy: another warp read it, and no barrier came between")
+        read = (self.readers.reshape(-1, 8, self.clocks.warps)[cells] > told).any(axis=2)
+        self._forbid(read, cells, f"{done}: another warp read it, and no barrier came between")
         self._cells(self.flying)[cells] = True
+
+    def _after_writes(self, cells: Array, warps: Array, done: str) -> None:
+        wrote = self.clocks.unknown_to_all(self._cells(self.writer)[cells], warps)
+        self._forbid(wrote, cells, f"{done}: another warp wrote it, and no barrier came between")
+        hidden = self.clocks.unknown_to_all(self._cells(self.fenced)[cells], warps)
+        self._forbid(hidden, cells, f"{done}: threads wrote it, and no async_fence of theirs came before the barrier")
 
     def finish_load(self, cells: Array, values: Array, stamp: int) -> None:
         """The copy has come."""
@@ -113,14 +109,9 @@ class SharedMemory:
         return halves.reshape(-1, 8)
 
     @staticmethod
-    def _set(x: Array) -> Array:
-        found: Array = x != 0
-        return found
-
-    def _forbid(self, shadow: Array, cells: Array, test: Any, what: str) -> None:
-        wrong = test(self._cells(shadow)[cells])
+    def _forbid(wrong: Array, cells: Array, what: str) -> None:
         if wrong.any():
-            raise Race(f"{_cell(cells, wrong.any(axis=1))} {what}")
+            raise Race(f"shared memory: byte {16 * int(cells[int(wrong.any(axis=1).argmax())])} {what}")
 
 
 class Window:
@@ -179,10 +170,11 @@ class Window:
     def _before_write(self, addresses: Array, index: Array, size: int) -> None:
         flying = self._rows(self.memory.flying, size)[index]
         self._forbid(flying, addresses, "is overwritten while a copy to it is under way")
-        used: Array = self._rows(self.memory.used, size)[index] != 0
-        self._forbid(used, addresses, "is overwritten while wgmma, a TMA store or an mbarrier uses it")
+        used = self._rows(self.memory.used, size)[index]
+        self._forbid(used, addresses, f"is overwritten while {USERS} uses it")
         told = self.clocks.known[self.warp, : self.clocks.warps]
-        read = (self._readers(size)[index] > told).any(axis=2)
+        late: Array = self._readers(size)[index] > told
+        read: Array = np.any(late, axis=2)
         self._forbid(read, addresses, "is overwritten: another warp read it since the last barrier")
 
     def _land(self, addresses: Array, index: Array, values: Array, common: Array | None = None) -> None:
@@ -220,7 +212,3 @@ def _where(addresses: Array, wrong: Array, by: str | int) -> str:
     row = int(wrong.argmax())
     who = by if isinstance(by, str) else f"thread {by + row}"
     return f"shared memory: byte {int(addresses[row]) - BASE}, by {who},"
-
-
-def _cell(cells: Array, wrong: Array) -> str:
-    return f"shared memory: byte {16 * int(cells[int(wrong.argmax())])}"

@@ -20,7 +20,6 @@ from attnc.backends.cuda import prepare
 from attnc.backends.cuda.body import Body, begin_states
 from attnc.backends.cuda.context import Context
 from attnc.backends.cuda.hopper import products
-from attnc.backends.cuda.hopper.producer import INFO
 from attnc.backends.cuda.hopper.rings import Ring
 from attnc.schedule.wgmma import GROUP, Wgmma
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Statement, reads
@@ -68,12 +67,10 @@ class Turn(Body):
 
 
 class Sweep:
-    """One sweep of the consumers. slot: where the infos of the tiles lie. last: prints that the queries are not needed any more."""
+    """One sweep of the consumers. last: prints that the queries are not needed any more."""
 
-    def __init__(
-        self, ctx: Context, keys: Keys, rings: list[Ring], slot: str, overlap: bool, last: Callable[[], None]
-    ) -> None:
-        self.ctx, self.keys, self.rings, self.slot, self.last = ctx, keys, rings, slot, last
+    def __init__(self, ctx: Context, keys: Keys, rings: list[Ring], overlap: bool, last: Callable[[], None]) -> None:
+        self.ctx, self.keys, self.rings, self.last = ctx, keys, rings, last
         self.overlap = overlap
         self.dots, self.accumulations = split(keys)
 
@@ -91,11 +88,10 @@ class Sweep:
     def _come(self) -> None:
         """Wait for the first ring, and learn which tile has come."""
         out, first = self.ctx.out, self.rings[0]
-        info = f"{self.slot} + 8 + {INFO} * {first.stage}"
         out.line(first.wait("full"))
-        out.line(f"now = broadcast(load_shared_r({info}))")
+        out.line(f"now = broadcast(load_shared_r({first.info}))")
         if self.keys.full:
-            out.line(f"full = ne(broadcast(load_shared_r({info} + 4)), 0)")
+            out.line(f"full = ne(broadcast(load_shared_r({first.info} + 4)), 0)")
 
     def _release(self, rings: Iterable[Ring]) -> None:
         for ring in rings:

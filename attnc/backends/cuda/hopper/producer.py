@@ -13,8 +13,6 @@ from attnc.schedule.mma import Swizzled
 from attnc.schedule.wgmma import Wgmma
 from attnc.tile.program import Keys, Load
 
-INFO = 8  # bytes that say which tile a stage holds: where it begins, -1 behind the last; and whether it is full
-
 
 def box(ctx: Context, array: str, feature: str, shape: Swizzled, rows: int) -> str:
     """The map of an array in boxes of `rows` vectors: one panel each."""
@@ -85,17 +83,16 @@ class Producer:
         out.line(f"# sweep {keys.number}")
         search = Search(ctx, keys)
         search.begin()
-        info = f"{self.slot} + 8 + {INFO} * {first.stage}"
         with out.block("while True:"):
             search.next()
             out.line(first.wait("empty"))
-            out.line(f"store_shared_r({info}, where(more, cursor, -1))")
+            out.line(f"store_shared_r({first.info}, where(more, cursor, -1))")
             with out.block("if not more:"):
                 out.line(f"mbar_arrive_if({FIRST}, {first.barrier('full')})")
                 out.line(first.following)
                 out.line("break")
             out.line(f"full = {search.full()}")
-            out.line(f"store_shared_r({info} + 4, where(full, 1, 0))")
+            out.line(f"store_shared_r({first.info} + 4, where(full, 1, 0))")
             for ring in rings:
                 if ring is not first:
                     out.line(ring.wait("empty"))

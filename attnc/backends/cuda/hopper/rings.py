@@ -11,18 +11,24 @@ from dataclasses import dataclass
 from attnc.backends.cuda.context import Context, Tile
 
 WORD = 8  # bytes of a barrier
+INFO = 8  # bytes that say which tile a stage holds
 FIRST = "eq(lane, 0)"
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Tiles `name` of keys. full, empty: texts of the addresses of the first stage's barriers. turn: the variable that counts."""
+    """Tiles `name` of keys. full, empty: texts of the addresses of the first stage's barriers. turn: the variable that counts.
+
+    infos: the address of what is said of the first stage's tile, where this ring is the first of a sweep: where it begins, -1 behind
+    the last; and whether it is full.
+    """
 
     name: str
     role: str
     room: Tile
     full: str
     empty: str
+    infos: str
     turn: str
     stages: int
 
@@ -30,6 +36,11 @@ class Ring:
     def stage(self) -> str:
         """Number of the stage."""
         return f"({self.turn} & {self.stages - 1})"
+
+    @property
+    def info(self) -> str:
+        """The address of what is said of the stage's tile."""
+        return f"{self.infos} + {INFO} * {self.stage}"
 
     def barrier(self, which: str) -> str:
         """The address of the stage's barrier."""

@@ -17,7 +17,7 @@ from attnc.backends.cuda.hopper.consumer import Sweep, overlaps, split
 from attnc.backends.cuda.hopper.output import copied
 from attnc.backends.cuda.hopper.output import store as copy_out
 from attnc.backends.cuda.hopper.producer import Producer
-from attnc.backends.cuda.hopper.rings import FIRST, Barriers, Ring
+from attnc.backends.cuda.hopper.rings import FIRST, INFO, Barriers, Ring
 from attnc.backends.printer import Printer
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule.mma import swizzled
@@ -25,7 +25,6 @@ from attnc.schedule.wgmma import Shape, Wgmma
 from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Program, RowMap, Store, reads
 
 PATTERN = 1024  # bytes after which the swizzle of rows of 128 bytes repeats: tiles begin at multiples
-SLOTS = 512  # bytes for barriers, the number of the item, and the infos of a ring
 
 
 def roles(keys: Keys) -> dict[str, Load]:
@@ -105,8 +104,9 @@ class Block:
         )
         found = [(keys, self.rings[keys.number]) for keys in sweeps]
         Producer(ctx, loaded, self.full, self.empty, self.slot, found).emit(self.uneven)
+        infos = INFO * (1 + schedule.stages * len({ring.name for rings in self.rings.values() for ring in rings}))
+        ctx.top.line(f"{self.slot} = {ctx.room(self.slot, infos)}")
         self.bars.begin()
-        ctx.top.line(f"{self.slot} = {self.bars.base} + {SLOTS // 2}")
         body = Printer()
         with body.block("if warp < 0:"):
             body.insert(producer)
@@ -129,7 +129,8 @@ class Block:
                     full = self.bars.new(schedule.stages, 1)
                     empty = self.bars.new(schedule.stages, schedule.warps)
                     turn = ctx.names.fresh(f"turn_{name}")
-                    rings[name] = Ring(name, s.graph["name"], room, full, empty, turn, schedule.stages)
+                    infos = f"{self.slot} + {INFO * (1 + schedule.stages * len(rings))}"
+                    rings[name] = Ring(name, s.graph["name"], room, full, empty, infos, turn, schedule.stages)
             self.rings[keys.number] = [rings[name] for name in roles(keys)]
 
     def _consumers(self, schedule: Wgmma) -> None:
@@ -197,7 +198,7 @@ class Block:
     def _sweep(self, keys: Keys, last: Callable[[], None]) -> None:
         schedule = self.ctx.schedule
         assert isinstance(schedule, Wgmma)
-        Sweep(self.ctx, keys, self.rings[keys.number], self.slot, schedule.overlap, last).emit()
+        Sweep(self.ctx, keys, self.rings[keys.number], schedule.overlap, last).emit()
 
     def _room(self, last: int) -> Tile | None:
         """Where outputs are put together: room of its own if there is some left, else that of queries that lie the same way."""
