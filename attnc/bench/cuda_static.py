@@ -24,6 +24,7 @@ from attnc.runtime.binding import bind
 from attnc.runtime.cache import Cache
 from attnc.schedule.cuda_target import named
 from attnc.schedule.mma import Mma
+from attnc.schedule.wgmma import Wgmma
 from attnc.variant import Attention
 
 NAMES = ("full", "causal", "soft_cap", "alibi")
@@ -47,7 +48,7 @@ class StaticRow:
     name: str
     dim: int
     target: str
-    schedule: Mma
+    schedule: Mma | Wgmma
     report: Report
     shared_bytes: int
     resident: int

@@ -31,7 +31,7 @@ from attnc.tile.share import shares
 
 FIXED = (
     "row rest lane warp quad first_row first_key start item tile tiles b h i0 i1 ni j0 j1 now stage full last rt hf ct ft e kk n n0 n1 n2 n3 n4 n5 ia ib ja jb f i j c r p x even odd b0 b1 b2 b3 "
-    "part parts length row0 kv records scratch address live first careful key turn value cursor approved span stop widest certain possible more end number items served waiting section first_head wide INF NAN INT_MIN INT_MAX range min max kernel"
+    "part parts length row0 kv records scratch address live first careful key turn value cursor approved span stop widest certain possible more end number items served tiles waiting section first_head wide INF NAN INT_MIN INT_MAX range min max kernel"
 )
 SUMMARY_THREADS = 256
 REPAIR_THREADS = 128

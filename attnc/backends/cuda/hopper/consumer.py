@@ -78,7 +78,8 @@ class Sweep:
         """Print states and the loop over the tiles."""
         self.ctx.out.line(f"# sweep {self.keys.number} over the keys")
         for ring in self.rings:
-            self.ctx.tiles[ring.name] = replace(ring.room, base=self.ctx.names.fresh(ring.name))
+            if ring.room is not None:
+                self.ctx.tiles[ring.name] = replace(ring.room, base=self.ctx.names.fresh(ring.name))
         begin_states(self.ctx, self.keys.states)
         if self.overlap:
             self._overlapped()
@@ -100,7 +101,8 @@ class Sweep:
 
     def _places(self, rings: Iterable[Ring]) -> None:
         for ring in rings:
-            self.ctx.out.line(f"{self.ctx.tiles[ring.name].base} = {ring.place}")
+            if ring.room is not None:
+                self.ctx.out.line(f"{self.ctx.tiles[ring.name].base} = {ring.place}")
 
     def _in_order(self) -> None:
         ctx, out = self.ctx, self.ctx.out

@@ -96,9 +96,12 @@ class Producer:
             for ring in rings:
                 if ring is not first:
                     out.line(ring.wait("empty"))
-                shape = ring.room.shape
-                name = box(ctx, ring.role, self._feature(keys, ring), shape, shape.rows)
-                self._tile(name, ring.role, ring.place, shape, ring.barrier("full"), "cursor")
+                if ring.room is None:
+                    out.line(f"mbar_arrive_if({FIRST}, {ring.barrier('full')})")
+                else:
+                    shape = ring.room.shape
+                    name = box(ctx, ring.role, self._feature(keys, ring), shape, shape.rows)
+                    self._tile(name, ring.role, ring.place, shape, ring.barrier("full"), "cursor")
                 out.line(ring.following)
             out.line(f"cursor += {ctx.schedule.keys}")
 

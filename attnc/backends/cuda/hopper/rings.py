@@ -20,12 +20,12 @@ class Ring:
     """Tiles `name` of keys. full, empty: texts of the addresses of the first stage's barriers. turn: the variable that counts.
 
     infos: the address of what is said of the first stage's tile, where this ring is the first of a sweep: where it begins, -1 behind
-    the last; and whether it is full.
+    the last; and whether it is full. room: None where nothing is copied, and infos are all that a sweep's tiles need.
     """
 
     name: str
     role: str
-    room: Tile
+    room: Tile | None
     full: str
     empty: str
     infos: str
@@ -55,6 +55,7 @@ class Ring:
     @property
     def place(self) -> str:
         """The address of the stage's tile."""
+        assert self.room is not None
         return f"{self.room.base} + {self.stage} * {self.room.shape.bytes}"
 
     @property

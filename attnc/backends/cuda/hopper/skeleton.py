@@ -24,6 +24,7 @@ from attnc.schedule.mma import swizzled
 from attnc.schedule.wgmma import Shape, Wgmma
 from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Program, RowMap, Store, reads
 
+NOTHING = "tiles"  # the ring of sweeps that copy no vectors of keys
 PATTERN = 1024  # bytes after which the swizzle of rows of 128 bytes repeats: tiles begin at multiples
 
 
@@ -123,15 +124,21 @@ class Block:
                 ctx.tiles[s.name] = ctx.allocate(s.name, schedule.rows, s.feature)
         rings: dict[str, Ring] = {}
         for keys in ctx.program.sweeps:
-            for name, s in roles(keys).items():
+            found: Mapping[str, Load | None] = roles(keys) or {NOTHING: None}
+            for name, load in found.items():
                 if name not in rings:
-                    room = ctx.allocate(name, schedule.keys, s.feature, schedule.stages)
-                    full = self.bars.new(schedule.stages, 1)
-                    empty = self.bars.new(schedule.stages, schedule.warps)
-                    turn = ctx.names.fresh(f"turn_{name}")
-                    infos = f"{self.slot} + {INFO * (1 + schedule.stages * len(rings))}"
-                    rings[name] = Ring(name, s.graph["name"], room, full, empty, infos, turn, schedule.stages)
-            self.rings[keys.number] = [rings[name] for name in roles(keys)]
+                    rings[name] = self._ring(name, load, len(rings))
+            self.rings[keys.number] = [rings[name] for name in found]
+
+    def _ring(self, name: str, s: Load | None, number: int) -> Ring:
+        ctx, schedule = self.ctx, self.ctx.schedule
+        assert isinstance(schedule, Wgmma)
+        stages = schedule.stages
+        room = None if s is None else ctx.allocate(name, schedule.keys, s.feature, stages)
+        full, empty = self.bars.new(stages, 1), self.bars.new(stages, schedule.warps)
+        infos = f"{self.slot} + {INFO * (1 + stages * number)}"
+        turn, role = ctx.names.fresh(f"turn_{name}"), "" if s is None else s.graph["name"]
+        return Ring(name, role, room, full, empty, infos, turn, stages)
 
     def _consumers(self, schedule: Wgmma) -> None:
         ctx, out = self.ctx, self.ctx.out
