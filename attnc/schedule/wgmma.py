@@ -8,9 +8,11 @@ from dataclasses import dataclass
 GROUP = 128  # threads of a warpgroup, whose matrix instructions take 64 rows
 UNIT = 64  # those rows
 # Registers of a thread of the producer and of the consumers, which together have what a block is launched with: 168 of each of 384
-# threads, 128 of each of 512. The second pairs are for searches that need many.
-REGISTERS = {2: ((56, 224), (88, 208)), 3: ((56, 152), (80, 144))}
-FIXED = 40  # registers of a consumer besides fragments: addresses, counters, row statistics
+# threads, 128 of each of 512. The later pairs are for searches of tiles that need more.
+REGISTERS = {2: ((40, 232), (56, 224), (88, 208)), 3: ((32, 160), (56, 152), (80, 144))}
+FIXED = 32  # registers of a consumer besides fragments: addresses, counters, row statistics
+KEYS = (128, 112, 96, 80, 64, 48, 32, 16)  # of a tile
+WIDE = 176  # of a tile whose pairs are all alike
 PINGPONG = 128  # head dims up to which consumers take turns at the tensor cores
 
 
@@ -18,8 +20,8 @@ PINGPONG = 128  # head dims up to which consumers take turns at the tensor cores
 class Wgmma:
     """A producer warpgroup and `consumers` of 64 queries each; `keys` per tile, `stages` tiles in flight, a power of two.
 
-    overlap: the scores of a tile are computed during the softmax of the one before. pingpong: consumers take turns. search: whether
-    the producer has many registers.
+    overlap: the scores of a tile are computed during the softmax of the one before. pingpong: consumers take turns. search: how
+    many registers the producer has, 0 to 2.
     """
 
     consumers: int
@@ -27,7 +29,7 @@ class Wgmma:
     stages: int
     overlap: bool = True
     pingpong: bool = True
-    search: bool = False
+    search: int = 0
 
     @property
     def tall(self) -> int:
@@ -62,10 +64,11 @@ class Wgmma:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What decides which schedules fit. query, kept: bytes of a row in shared memory: of loaded and computed vectors, and of outputs.
+    """What decides which schedules fit. query: bytes of a row of loaded and computed vectors in shared memory.
 
     ring: bytes of a key in every stage. key: bytes of its computed vectors. pairs: tiles of scores that live at once, counting
-    weights as half a tile. features: of all accumulators. widest: of one.
+    weights as half a tile. features: of all accumulators. widest: of one vector. masked: whether tiles differ. search: how much
+    the search of tiles computes, 0 to 2.
     """
 
     query: int
@@ -75,15 +78,17 @@ class Shape:
     features: int
     widest: int
     overlap: bool
+    masked: bool = False
+    search: int = 0
 
 
 def candidates(x: Shape, shared: int) -> Iterator[Wgmma]:
     """Schedules whose tiles fit in `shared` bytes and, by estimate, in registers; the fastest first."""
     for consumers in (3, 2) if x.widest <= 64 else (2,):
         pingpong = x.overlap and x.widest <= PINGPONG
-        for search in (False, True):
+        for search in range(x.search, min(x.search + 2, len(REGISTERS[consumers]))):
             budget = 2 * (REGISTERS[consumers][search][1] - FIXED - x.features // 2)
-            for keys in (128, 112, 96, 80, 64, 48, 32, 16):
+            for keys in KEYS if x.masked or not x.overlap else (WIDE, *KEYS):
                 room = shared - UNIT * consumers * x.query - keys * x.key
                 if keys * x.pairs <= budget and 2 * keys * x.ring <= room:
                     yield Wgmma(consumers, keys, 4 if 4 * keys * x.ring <= room else 2, x.overlap, pingpong, search)

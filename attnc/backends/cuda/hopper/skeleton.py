@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from attnc.backends.classes import questions
 from attnc.backends.cuda import output, prepare
 from attnc.backends.cuda.body import feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile
@@ -19,6 +20,7 @@ from attnc.backends.cuda.hopper.output import store as copy_out
 from attnc.backends.cuda.hopper.producer import Producer
 from attnc.backends.cuda.hopper.rings import FIRST, INFO, Barriers, Ring
 from attnc.backends.printer import Printer
+from attnc.ir.graph import topological
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule.mma import swizzled
 from attnc.schedule.wgmma import Shape, Wgmma
@@ -63,13 +65,15 @@ def shape(program: Program, types: str, features: Mapping[str, int]) -> Shape:
     pairs = max(max(len(dots), 1) + len({s.weights for s in sums}) / (2 if overlap else 4) for dots, sums in live)
     widest = max([*kept.values(), *(swizzled(1, features[s.feature], size).length for s in (*rows, *loaded.values()))])
     return Shape(
-        vectors(rows),
-        vectors(list(loaded.values())),
-        vectors(list(computed.values())),
-        pairs,
-        sum(kept.values()),
-        widest,
-        overlap,
+        query=vectors(rows),
+        ring=vectors(list(loaded.values())),
+        key=vectors(list(computed.values())),
+        pairs=pairs,
+        features=sum(kept.values()),
+        widest=widest,
+        overlap=overlap,
+        masked=any(keys.partial for keys in sweeps),
+        search=2 if any(x.op == "extreme" for keys in sweeps for x in topological(questions(keys).values())) else 0,
     )
 
 
