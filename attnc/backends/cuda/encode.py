@@ -66,6 +66,7 @@ class Maps:
         self._places = [first + BYTES * n for n in range(len(maps))]
         self._words = [numbers[f"{x.array}_p"] for x in maps]
         self._known: list[int | None] = [None] * len(maps)
+        self._replace: Any = None  # the driver's function, once it was loaded
         self._there = [True] * len(maps)  # whether an array has entries, so that its map holds its address
 
     def places(self, maps: Sequence[TensorMap]) -> dict[str, int]:
@@ -77,20 +78,21 @@ class Maps:
 
         All else that the block says of arrays must be the same each time. DeviceError: the driver refuses.
         """
-        for n, word in enumerate(self._words):
+        for n, (word, known) in enumerate(zip(self._words, self._known, strict=True)):
             address = words[word]
-            if address != self._known[n]:
-                if self._known[n] is None:
+            if address != known:
+                if known is None:
                     self._encode(n, words)
-                elif self._there[n]:
-                    code = driver().cuTensorMapReplaceAddress(self._places[n], address)
-                    _check(code, REPLACE, self._maps[n], f"for the address {address:#x}")
+                elif self._there[n] and (code := self._replace(self._places[n], address)):
+                    raise _refused(code, REPLACE, self._maps[n], f"for the address {address:#x}")
                 self._known[n] = address
 
     def _encode(self, n: int, words: ctypes.Array[ctypes.c_int64]) -> None:
         x = geometry(self._maps[n], {name: words[number] for name, number in self._numbers.items()}, self._features)
-        _check(encode(self._places[n], x), ENCODE, self._maps[n], f"for {x}")
+        if code := encode(self._places[n], x):
+            raise _refused(code, ENCODE, self._maps[n], f"for {x}")
         self._there[n] = x.address == words[self._words[n]]
+        self._replace = driver().cuTensorMapReplaceAddress
 
 
 def encode(place: int, x: Geometry) -> int:
@@ -104,13 +106,11 @@ def encode(place: int, x: Geometry) -> int:
     return code
 
 
-def _check(code: int, function: str, x: TensorMap, about: str) -> None:
-    if code == SUCCESS:
-        return
+def _refused(code: int, function: str, x: TensorMap, about: str) -> DeviceError:
     text = ctypes.c_char_p()
     known = driver().cuGetErrorName(code, ctypes.byref(text)) == SUCCESS and text.value
-    name = text.value.decode() if known and text.value else f"error {code}"
-    raise DeviceError(
+    name = known.decode() if known else f"error {code}"
+    return DeviceError(
         f"`{'out' if x.array == 'out0' else x.array.upper()}` cannot be described to the kernel",
         where=here(),
         cause=f"the driver's {function} answers {name} {about}",
