@@ -59,7 +59,7 @@ def test_tables_that_are_searched_have_a_kernel_of_their_own():
 def test_the_plan_says_why_the_fastest_kind_of_kernel_does_not_serve(monkeypatch):
     why = "weights are signed"
 
-    def executable(*call, reason=why, schedule=Mma(8, 1, 64), **options):
+    def executable(*call, reason, schedule, **options):
         made = pretended.hopper(*call, **options)
         passed = ((Mma(4, 4, 64), pretended.REPORT),)
         return replace(made, rows=schedule.rows, schedule=schedule, passed=passed, reason=reason)
@@ -67,7 +67,7 @@ def test_the_plan_says_why_the_fastest_kind_of_kernel_does_not_serve(monkeypatch
     def explained():
         return variants.full.explain(*arrays(), device="cuda", target="sm_90a")
 
-    monkeypatch.setattr("attnc.explain.cuda_executable", executable)
+    monkeypatch.setattr("attnc.explain.cuda_executable", partial(executable, reason=why, schedule=Mma(8, 1, 64)))
     text = explained()
     assert "schedule: mma for sm_90a, tiles of 128 queries x 64 keys, 8 warps of 16 queries\n" in text
     assert f"\n  mma, not wgmma: {why}\n" in text and "not in 256 x 64 with 4 warps: 100 registers" in text
