@@ -91,9 +91,8 @@ def _grid(loaded: Loaded, stage: Stage, extents: Mapping[str, int], tables: Mapp
     """Blocks to launch of a stage. ShapeError: too many, or too many items for the number that counts them."""
     items = loaded.executable.blocks(stage, extents, tables)
     room = stage.persistent * loaded.gpu.multiprocessors
-    if (
-        items + room > LARGEST_GRID
-    ):  # a persistent block asks for an item until there is none, so the number goes beyond
+    # A persistent block asks for items until there is none, so their number goes beyond.
+    if items + room > LARGEST_GRID:
         raise ShapeError(
             f"a launch of {items} blocks",
             where=here(),
