@@ -185,7 +185,8 @@ def cuda_executable(
         cubin = built(text, threads, shared)
         found.append(Stage(role, cubin.code, cubin.entry, parameters, threads, shared, cubin.report))
     passed = tuple((x, spilling) for x, _, spilling in tried if x != schedule)
-    return Executable(chosen, block, tuple(found), schedule.rows, aligned, form, source.record, schedule, passed)
+    kept = aligned, form, source.record, schedule, passed
+    return Executable(chosen, block, tuple(found), schedule.rows, *kept, features=dict(problem.features))
 
 
 def _cuda_sources(

@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from attnc.backends.block import Layout
 from attnc.backends.cuda import device
 from attnc.backends.cuda.arrays import library_of, on_host, stream_of
-from attnc.backends.cuda.check import is_aligned
+from attnc.backends.cuda.check import Rows, rows
 from attnc.backends.cuda.device import Gpu
 from attnc.backends.cuda.executable import Executable
 from attnc.backends.cuda.given import Given, look
@@ -50,13 +50,13 @@ class DeviceCalls(Generic[Prepared]):
     """The calls of one variant.
 
     prepare: the formula of a call, with the lse or without. form: of its kernels, by the extents of the call. executable: these
-    kernels for a GPU, for aligned rows or any.
+    kernels for a GPU, for rows that lie so.
     """
 
     signature: Signature
     prepare: Callable[[Bound, bool], Prepared]
     form: Callable[[Prepared, Mapping[str, int]], Form]
-    executable: Callable[[Prepared, Bound, Gpu, bool, Form], Executable]
+    executable: Callable[[Prepared, Bound, Gpu, Rows, Form], Executable]
     _loaded: dict[Any, Loaded] = field(default_factory=dict)
     _repeats: dict[Any, tuple[Repeat, bool]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -104,14 +104,14 @@ class DeviceCalls(Generic[Prepared]):
         graph, gpu = prepared.graph, given.gpu
         if given.out is not None:
             check_output(describe(given.out), graph, prepared.lse, bound)
-        aligned = is_aligned(bound.inputs, given.out)
+        lie = rows(bound.inputs, given.out)
         known = specialisation(prepared.layout, bound.inputs, bound.features)
         form = self.form(prepared, bound.inputs.extents)
-        key = (bound.specialisation, prepared.lse, bound.dtype, known, form, aligned, gpu.number)
+        key = (bound.specialisation, prepared.lse, bound.dtype, known, form, lie, gpu.number)
         if key not in self._loaded:
             with self._lock:  # of several threads that need it at once, one compiles
                 if key not in self._loaded:
-                    self._loaded[key] = load(self.executable(prepared, bound, gpu, aligned, form), gpu)
+                    self._loaded[key] = load(self.executable(prepared, bound, gpu, lie, form), gpu)
         dtypes = [bound.dtype] * len(graph.outputs)
         if prepared.lse:
             dtypes[-1] = "float32"

@@ -20,6 +20,9 @@ from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule import short
 from attnc.schedule.cpu_reasons import reasons
+from attnc.schedule.cuda_target import WARP
+from attnc.schedule.mma import Mma
+from attnc.schedule.wgmma import Wgmma
 from attnc.tile import interp as tile_interp
 from attnc.tile import share
 from attnc.tile.classes import classify, needs
@@ -120,10 +123,10 @@ def _cuda(graph: Graph, program: Program, problem: Problem, target: str, extents
     found = cuda_executable(graph, program, problem, target, True, form=form)
     s, rows = found.schedule, found.rows
     assert s is not None
-    lines = [
-        f"schedule: mma for {found.target.name}, tiles of {s.rows} queries x {s.keys} keys, {s.warps} warps of "
-        f"{16 * s.tall} queries"
-    ]
+    kind, threads = _threads(s)
+    lines = [f"schedule: {kind} for {found.target.name}, tiles of {s.rows} queries x {s.keys} keys, {threads}"]
+    if found.reason:
+        lines.append(f"  {kind}, not wgmma: {found.reason}")
     if form.share:
         lines.append(
             f"  a tile's rows are the queries of all {extents['group']} query heads that share a key-value head"
@@ -144,8 +147,16 @@ def _cuda(graph: Graph, program: Program, problem: Problem, target: str, extents
             f"{stage.role} kernel: {r}, {stage.shared_bytes} bytes of dynamic shared memory, {resident} blocks of "
             f"{stage.threads} threads on a multiprocessor at once; {r.front + r.link:.1f} s to compile"
         )
-    lines += [f"  not in {tried.rows} x {tried.keys} with {tried.warps} warps: {r}" for tried, r in found.passed]
+    for tried, r in found.passed:
+        lines.append(f"  not in {tried.rows} x {tried.keys} with {tried.threads // WARP} warps: {r}")
     return _Device(lines, (rows, s.keys), rows)
+
+
+def _threads(s: Mma | Wgmma) -> tuple[str, str]:
+    """The skeleton of a schedule, and what its threads do."""
+    if isinstance(s, Wgmma):
+        return "wgmma", f"{s.consumers} groups of 4 warps, each with 64 queries, and one that has keys copied"
+    return "mma", f"{s.warps} warps of {16 * s.tall} queries"
 
 
 def _by_rows(keys: Keys) -> bool:

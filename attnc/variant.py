@@ -22,6 +22,7 @@ from attnc.matrix import Matrix
 from attnc.runtime.binding import Bound, as_numpy, bind
 
 if TYPE_CHECKING:
+    from attnc.backends.cuda.check import Rows
     from attnc.backends.cuda.device import Gpu
     from attnc.backends.cuda.executable import Executable
     from attnc.blocks import BlockMap
@@ -138,13 +139,14 @@ class Attention(Matrix):
 
         return cuda_form(prepared.program, extents)
 
-    def _executable(self, prepared: Prepared, bound: Bound, gpu: Gpu, aligned: bool, form: Form) -> Executable:
+    def _executable(self, prepared: Prepared, bound: Bound, gpu: Gpu, rows: Rows, form: Form) -> Executable:
         """The kernels of a call on a GPU."""
         from attnc.compile import cuda_executable
         from attnc.schedule.cuda_target import of_device
 
-        target, problem = of_device(gpu.capability).name, self._problem(prepared, bound)
-        return cuda_executable(prepared.graph, prepared.program, problem, target, aligned, form=form)
+        target, problem = of_device(gpu.capability), self._problem(prepared, bound)
+        call = prepared.graph, prepared.program, problem, target.name, rows.fit(target)
+        return cuda_executable(*call, form=form)
 
     def _refuse_traced(self, *args: Any) -> None:
         from attnc.dsl.expr import Expr

@@ -207,11 +207,11 @@ def _kernels(
         digest = hashlib.sha256(stage.code).hexdigest()
         file = f"{name}-{stage.role}-{made.target.name}{call if stage.role == 'main' else ''}-{digest[:12]}{CUBIN}"
         files[file] = stage.code
-        launch = stage.entry, stage.parameters, stage.threads, stage.shared_bytes
+        launch = stage.entry, stage.parameters, stage.threads, stage.shared_bytes, stage.maps, stage.persistent
         stages.append(StageFile(stage.role, file, digest, *launch, _resources(stage)))
     kept = {x.name: tables[x.name] for x in made.layout.tables}
     versions = _report(made.stages[0]).versions
-    how = made.aligned, made.form, made.rows, made.record
+    how = made.aligned, made.form, made.rows, made.record, made.flags
     return Kernels(made.target.name, dtype, features, kept, small, *how, versions, tuple(stages)), files
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnc.aot.manifest import Kernels, Manifest, Specialised
+from attnc.backends.cuda.check import Rows
 from attnc.backends.launch import is_small
 from attnc.dsl.place import here
 from attnc.errors import DeviceError, UnsupportedError
 from attnc.runtime.binding import Bound
-from attnc.schedule.cuda_target import named
+from attnc.schedule.cuda_target import named, of_device
 from attnc.schedule.short import PLAIN, Form
 
 Filter = tuple[str, str, Callable[[Kernels], bool], Callable[[Kernels], str]]
@@ -42,11 +43,13 @@ def formula(constants: Any, kinds: Any, absent: Any, lse: bool) -> str:
 
 
 def kernels(
-    manifest: Manifest, of: Specialised, bound: Bound, capability: tuple[int, int], aligned: bool, form: Form = PLAIN
+    manifest: Manifest, of: Specialised, bound: Bound, capability: tuple[int, int], rows: Rows, form: Form = PLAIN
 ) -> Kernels:  # fmt: skip
     """The best kernels for a call on a device of this compute capability.
 
-    aligned: whether the rows of its q, k and v are. form: the best for it; the plain one serves every call. DeviceError: none runs on the device. UnsupportedError: none fits the call.
+    rows: of its q, k and v. form: the best for it; the plain one serves every call. Features of one architecture are preferred
+    where all else is equal. DeviceError: none runs on the device. UnsupportedError: none fits the call, or attnc has no target
+    for the device.
     """
     place = f"a device of compute capability {capability[0]}.{capability[1]}"
     found = [x for x in of.kernels if named(x.target).runs_on(capability)]
@@ -55,10 +58,10 @@ def kernels(
             f"{manifest.name} was not built for {place}",
             where=here(),
             cause=f"built: {_those(of.kernels, lambda x: x.target)}",
-            cure=command(manifest, bound, of.lse, f"sm_{capability[0]}{capability[1]}"),
+            cure=command(manifest, bound, of.lse, of_device(capability).name),
         )
-    best = max(found, key=lambda x: named(x.target).capability).target
-    for what, option, fits, shown in _filters(of, bound, aligned):
+    best = max((named(x.target) for x in found), key=lambda x: (x.capability, x.feature)).name
+    for what, option, fits, shown in _filters(of, bound, rows):
         left = [x for x in found if fits(x)]
         if not left:
             raise UnsupportedError(
@@ -69,10 +72,15 @@ def kernels(
             )
         found = left
     served = [x for x in found if x.form in (form, PLAIN)]
-    return max(served, key=lambda x: (named(x.target).capability, x.form == form, x.small, x.aligned))
+    return max(served, key=lambda x: _rank(x, form))
 
 
-def _filters(of: Specialised, bound: Bound, aligned: bool) -> list[Filter]:
+def _rank(x: Kernels, form: Form) -> tuple[Any, ...]:
+    target = named(x.target)
+    return target.capability, x.form == form, x.small, x.aligned, target.feature
+
+
+def _filters(of: Specialised, bound: Bound, rows: Rows) -> list[Filter]:
     """What a call demands: in words, the option that builds it, whether kernels fit, and what to show of those that do not."""
     sizes = {name: bound.features[name] for name in of.features}
     dtypes = {x.name: bound.inputs.operands[x.name].dtype.name for x in of.tables}
@@ -82,8 +90,14 @@ def _filters(of: Specialised, bound: Bound, aligned: bool) -> list[Filter]:
         (_sizes(sizes), "", lambda x: x.features == sizes, lambda x: _sizes(x.features)),
         (f"these tables: {_tables(dtypes)}", "", lambda x: x.tables == dtypes, lambda x: _tables(x.tables)),
         ("lengths or integers beyond 2**20", " --long", lambda x: small or not x.small, lambda x: "shorter ones"),
-        ("rows that are not aligned to 16 bytes", "", lambda x: aligned or not x.aligned, lambda x: "--aligned-only"),
+        (_rows(rows), "", lambda x: not x.aligned or rows.fit(named(x.target)), lambda x: f"{x.target} --aligned-only"),
     ]
+
+
+def _rows(rows: Rows) -> str:
+    if rows.aligned:
+        return "rows that the copy engine does not take: strides below 0, or a length of stride 0"
+    return "rows that are not aligned to 16 bytes"
 
 
 def _those(found: Sequence[Kernels], shown: Callable[[Kernels], str]) -> str:

@@ -87,17 +87,21 @@ def described(file: Path) -> str:
                 *["long"] * (not y.small),
                 *["few queries"] * (y.form != PLAIN),
             ]
-            main = next(stage for stage in y.stages if stage.role == "main")
-            used = f"{main.resources.get('registers')} registers, {main.resources.get('stack')} bytes of stack"
+            used = "; ".join(_used(stage) for stage in y.stages)
             lines.append(f"  {', '.join([y.target, y.dtype, *sizes, *rows, *given])}: {used}")
     return "\n".join(lines)
+
+
+def _used(x: StageFile) -> str:
+    return f"{x.role} {x.resources.get('registers')} registers, {x.resources.get('stack')} bytes of stack"
 
 
 def executable(folder: Path, kernels: Kernels, layout: Layout) -> Executable:
     """The kernels with their code. KernelFileError where a file is missing or is not what was compiled."""
     stages = tuple(_stage(folder, x) for x in kernels.stages)
     launch = kernels.rows, kernels.aligned, kernels.form, kernels.record
-    return Executable(named(kernels.target), layout, stages, *launch)
+    target, flags, features = named(kernels.target), kernels.flags, kernels.features
+    return Executable(target, layout, stages, *launch, flags=flags, features=features)
 
 
 def _stage(folder: Path, x: StageFile) -> Stage:
@@ -110,7 +114,8 @@ def _stage(folder: Path, x: StageFile) -> Stage:
     if hashlib.sha256(code).hexdigest() != x.sha256:
         cause = f"its {len(code)} bytes do not have the checksum of the manifest"
         raise _refused(file, "a damaged kernel", cause, again)
-    return Stage(x.role, code, x.entry, x.parameters, x.threads, x.shared_bytes)
+    launch = x.threads, x.shared_bytes
+    return Stage(x.role, code, x.entry, x.parameters, *launch, maps=x.maps, persistent=x.persistent)
 
 
 def write_manifest(file: Path, manifest: Manifest, cubins: Mapping[str, bytes]) -> None:

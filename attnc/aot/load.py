@@ -12,6 +12,7 @@ from attnc.aot.choose import kernels, specialised
 from attnc.aot.files import MANIFEST, executable, manifests, read_manifest
 from attnc.aot.manifest import Manifest, Specialised
 from attnc.backends.block import Layout
+from attnc.backends.cuda.check import Rows
 from attnc.backends.cuda.device import Gpu
 from attnc.backends.cuda.executable import Executable
 from attnc.backends.outputs import given_back
@@ -90,8 +91,8 @@ class Prebuilt:
         q_len, kv_len, group = (extents[name] for name in ("q_len", "kv_len", "group"))
         return choose_form(q_len, kv_len, group, ready.of.share, ready.of.split)
 
-    def _executable(self, ready: Ready, bound: Bound, gpu: Gpu, aligned: bool, form: Form) -> Executable:
-        chosen = kernels(self.manifest, ready.of, bound, gpu.capability, aligned, form)
+    def _executable(self, ready: Ready, bound: Bound, gpu: Gpu, rows: Rows, form: Form) -> Executable:
+        chosen = kernels(self.manifest, ready.of, bound, gpu.capability, rows, form)
         return executable(self.folder, chosen, ready.layout)
 
 

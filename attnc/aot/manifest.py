@@ -12,13 +12,14 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from attnc.backends.block import Layout, Table
+from attnc.backends.cuda.tensor_map import TensorMap
 from attnc.dsl.signature import Operand, Signature
 from attnc.errors import Location
 from attnc.ir.graph import Graph, Node, node
 from attnc.ir.ops import Kind
 from attnc.schedule.short import Form
 
-FORMAT = 1
+FORMAT = 2
 TYPES: dict[str, type] = {x.__name__: x for x in (bool, int, float, str, tuple)}
 
 
@@ -47,7 +48,10 @@ class NodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class StageFile:
-    """One kernel of a launch, in a file beside the manifest. resources: registers, spills and memory, as the compiler reports."""
+    """One kernel of a launch, in a file beside the manifest. maps, persistent: of the stage.
+
+    resources: registers, spills and memory, as the compiler reports.
+    """
 
     role: str
     file: str
@@ -56,6 +60,8 @@ class StageFile:
     parameters: tuple[str, ...]
     threads: int
     shared_bytes: int
+    maps: tuple[TensorMap, ...]
+    persistent: int
     resources: Mapping[str, Any]
 
 
@@ -64,7 +70,7 @@ class Kernels:
     """The kernels of a call in one dtype. features: extents. tables: dtypes of the arrays that are read.
 
     small: whether lengths and integer scalars are at most 2**20. aligned: whether rows of q, k and v must be contiguous and
-    begin at multiples of 16 bytes. form, rows, record: of the executable. versions: of the packages that compiled.
+    begin at multiples of 16 bytes. form, rows, record, flags: of the executable. versions: of the packages that compiled.
     """
 
     target: str
@@ -76,6 +82,7 @@ class Kernels:
     form: Form
     rows: int
     record: int
+    flags: int
     versions: Mapping[str, str]
     stages: tuple[StageFile, ...]
 

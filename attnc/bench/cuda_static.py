@@ -22,7 +22,7 @@ from attnc.compile import cuda_executable, cuda_source
 from attnc.runtime.arrays import numpy_dtype
 from attnc.runtime.binding import bind
 from attnc.runtime.cache import Cache
-from attnc.schedule.cuda_target import named
+from attnc.schedule.cuda_target import WARP, named
 from attnc.schedule.mma import Mma
 from attnc.schedule.wgmma import Wgmma
 from attnc.variant import Attention
@@ -92,7 +92,7 @@ def _row(name: str, dim: int, target: str, dtype: str) -> StaticRow:
         start, cpu = time.perf_counter(), time.process_time()
         found: Executable = cuda_executable(*call, cache=Cache(folder))
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    main, schedule = found.stages[-1], found.schedule
+    main, schedule = next(x for x in found.stages if x.role == "main"), found.schedule
     assert schedule is not None and main.report is not None
     code = sass.disassemble(main.code)
     return StaticRow(
@@ -111,7 +111,7 @@ def table(rows: Sequence[StaticRow]) -> tuple[list[str], list[list[str]]]:
     ]  # fmt: skip
     return columns, [
         [
-            r.name, str(r.dim), r.target, f"{r.schedule.rows} x {r.schedule.keys}", str(r.schedule.warps),
+            r.name, str(r.dim), r.target, f"{r.schedule.rows} x {r.schedule.keys}", str(r.schedule.threads // WARP),
             str(r.report.registers), str(r.report.spilled), str(r.report.stack), str(r.shared_bytes), str(r.resident),
             str(r.loop), f"{r.seconds:.1f}", f"{r.cpu_seconds:.1f}", str(r.lines),
         ]

@@ -110,18 +110,18 @@ def asked(what: str, device: object = "cpu", target: str = "sm_90") -> str | Non
 
 
 def of_device(capability: tuple[int, int]) -> CudaTarget:
-    """The best target whose code a device of this compute capability runs, without features of one architecture.
+    """The best target whose code a device of this compute capability runs; features of one architecture count.
 
     UnsupportedError where there is none.
     """
-    found = [target for target in TARGETS if not target.feature and target.runs_on(capability)]
+    found = [target for target in TARGETS if target.runs_on(capability)]
     if not found:
         raise UnsupportedError(
             f"attnc has no CUDA target for compute capability {capability[0]}.{capability[1]}",
             cause=f"it compiles for {', '.join(target.name for target in TARGETS)}",
             cure="use a device of one of these architectures, or call with arrays on the CPU",
         )
-    return max(found, key=lambda target: target.capability)
+    return max(found, key=lambda target: (target.capability, target.feature))
 
 
 def _units(amount: int, unit: int) -> int:

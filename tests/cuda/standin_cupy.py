@@ -15,12 +15,14 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+from standin_driver import Encoded, unpack
 
 from attnc.backends.cuda.emulate.launch import launch
 from attnc.backends.cuda.emulate.memory import Memory
+from attnc.backends.cuda.ptx import MAP
 
 HEADER = b"\x7fELF\x02".ljust(18, b"\0") + struct.pack("<H", 190)
-OPTIN, MAJOR, MINOR = 97, 75, 76
+OPTIN, MAJOR, MINOR, COUNT = 97, 75, 76, 16
 MAX_DYNAMIC_SHARED = 8
 
 
@@ -50,7 +52,7 @@ class Function:
 
 @dataclass
 class Launch:
-    """What `launchKernel` was given; words: the arguments by name."""
+    """What `launchKernel` was given; words, maps: the arguments by name."""
 
     source: str
     device: int
@@ -59,6 +61,18 @@ class Launch:
     shared: int
     stream: int
     words: dict[str, int]
+    maps: dict[str, Encoded] = field(default_factory=dict)
+
+
+@dataclass
+class Memset:
+    """What `memsetAsync` was given, and how many launches there had been."""
+
+    address: int
+    value: int
+    size: int
+    stream: int
+    launches: int
 
 
 @dataclass
@@ -67,12 +81,14 @@ class Machine:
 
     capabilities: list[tuple[int, int]] = field(default_factory=lambda: [(8, 0)])
     shared: int = 163 * 1024
+    multiprocessors: int = 4
     driver: int = 13000
     hip: bool = False
     emulate: bool = True
     current: int = 0
     memory: Memory = field(default_factory=Memory)
     launches: list[Launch] = field(default_factory=list)
+    memsets: list[Memset] = field(default_factory=list)
     functions: dict[int, Function] = field(default_factory=dict)
     owners: dict[int, int] = field(default_factory=dict)  # address of an array's memory -> its device
     capturing: set[int] = field(default_factory=set)
@@ -122,11 +138,20 @@ class Machine:
         ):
             raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         places = (ctypes.c_void_p * len(function.parameters)).from_address(params)
-        words = [ctypes.c_int64.from_address(place or 0).value for place in places]
-        named = dict(zip(function.parameters, words, strict=True))
-        self.launches.append(Launch(function.source, self.current, gx, bx, shared, stream, named))
+        given = dict(zip(function.parameters, (place or 0 for place in places), strict=True))
+        maps = {name: unpack(place) for name, place in given.items() if name.endswith(MAP)}
+        words = {name: ctypes.c_int64.from_address(place).value for name, place in given.items() if name not in maps}
+        self.launches.append(Launch(function.source, self.current, gx, bx, shared, stream, words, maps))
         if self.emulate:
-            launch(function.source, words, gx, bx, shared, self.memory)
+            assert not maps, "the emulator takes words"
+            launch(function.source, list(words.values()), gx, bx, shared, self.memory)
+
+    def clear(self, address: int, value: int, size: int, stream: int) -> None:
+        """cudaMemsetAsync."""
+        if self.owners[address >> 40] != self.current:
+            raise CUDARuntimeError("cudaErrorInvalidValue: invalid argument")
+        self.memory.write(np.arange(address, address + size), np.full(size, value, np.uint8))
+        self.memsets.append(Memset(address, value, size, stream, len(self.launches)))
 
 
 class Module:
@@ -201,9 +226,8 @@ def install(machine: Machine) -> ModuleType:
         return len(machine.capabilities)
 
     def attribute(which: int, device: int) -> int:
-        return {OPTIN: machine.shared, MAJOR: machine.capabilities[device][0], MINOR: machine.capabilities[device][1]}[
-            which
-        ]
+        major, minor = machine.capabilities[device]
+        return {OPTIN: machine.shared, MAJOR: major, MINOR: minor, COUNT: machine.multiprocessors}[which]
 
     def set_attribute(function: int, which: int, value: int) -> None:
         if which != MAX_DYNAMIC_SHARED or value > machine.shared:
@@ -238,7 +262,7 @@ def install(machine: Machine) -> ModuleType:
     runtime = SimpleNamespace(
         is_hip=machine.hip, CUDARuntimeError=CUDARuntimeError, driverGetVersion=lambda: machine.driver, getDeviceCount=count,
         getDevice=lambda: machine.current, setDevice=set_device, deviceGetAttribute=attribute, streamSynchronize=synchronize,
-        streamIsCapturing=is_capturing,
+        streamIsCapturing=is_capturing, memsetAsync=machine.clear,
         pointerGetAttributes=lambda place: SimpleNamespace(device=machine.owners[place >> 40]),
     )  # fmt: skip
     driver = SimpleNamespace(

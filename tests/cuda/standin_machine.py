@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 from standin_arrays import install_jax, install_torch
 from standin_cupy import Machine, fake_cubin, install
+from standin_driver import Driver
 
 import attnc as at
+from attnc.backends.cuda import encode
 from attnc.backends.cuda.compile import ENTRY, Cubin
 from attnc.backends.cuda.report import Report
 
@@ -26,6 +28,7 @@ class Site:
     cupy: Any
     torch: Any
     jax: Any
+    driver: Driver = field(default_factory=Driver)
 
     def array(self, x: np.ndarray[Any, Any], kind: str = "cupy", device: int = 0) -> Any:
         """x in the memory of a device, with its strides."""
@@ -52,4 +55,5 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Site:
     monkeypatch.setitem(sys.modules, "jax", made.jax)
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("attnc.backends.cuda.kernel.compile_cubin", fake_compile)
+    monkeypatch.setattr(encode, "driver", lambda: encode.typed(made.driver))
     return made

@@ -18,11 +18,14 @@ from attnc.aot.files import executable, manifests, read_manifest
 from attnc.aot.manifest import node_records
 from attnc.aot.record import read, write
 from attnc.backends.arguments import layout
+from attnc.backends.cuda.check import Rows
 from attnc.compile import lower
 from attnc.dsl.signature import signature
 from attnc.errors import AttncError, DeviceError, KernelFileError, OperandError, OutputError, UnsupportedError
 from attnc.lse import with_lse
 from attnc.runtime.binding import bind
+
+ALL, NONE = Rows(True, True), Rows(False, True)
 
 
 @at.attention
@@ -111,11 +114,11 @@ def test_a_call_gets_the_best_kernels_that_serve_it(tmp_path, pretend):
     q, k, v = arrays()
     call = bound(library.sliding_window, q, k, v, window=8)
     found = specialised(manifest, call, False)
-    best = kernels(manifest, found, call, (9, 0), True)
+    best = kernels(manifest, found, call, (9, 0), ALL)
     assert (best.small, best.aligned) == (True, True)
-    assert not kernels(manifest, found, call, (9, 0), False).aligned
+    assert not kernels(manifest, found, call, (9, 0), NONE).aligned
     far = bound(library.sliding_window, q, k, v, window=2**21)
-    assert not kernels(manifest, found, far, (9, 0), True).small
+    assert not kernels(manifest, found, far, (9, 0), ALL).small
 
 
 def test_any_rows_are_built_where_no_row_can_be_aligned(tmp_path, pretend):
@@ -184,7 +187,7 @@ def test_requests_that_do_not_fit_are_refused(options, error, words, tmp_path, p
 def test_what_was_not_built_is_refused_with_the_command_that_builds_it(call, error, words, tmp_path, pretend):
     manifest, given = read_manifest(build(shifted, asked(), tmp_path)), call()
     with pytest.raises(error, match=words) as caught:
-        kernels(manifest, specialised(manifest, given, False), given, (9, 0), True)
+        kernels(manifest, specialised(manifest, given, False), given, (9, 0), ALL)
     assert "attnc build FILE:shifted" in caught.value.cure and "built" in caught.value.cause
     assert Path(caught.value.where.file).name == Path(__file__).name
 
@@ -194,7 +197,7 @@ def test_another_architecture_is_refused(tmp_path, pretend):
     given = bound(shifted, *arrays(), bias=np.ones((2, 50), np.float16))
     found = specialised(manifest, given, False)
     with pytest.raises(DeviceError, match="--target sm_80"):
-        kernels(manifest, found, given, (8, 0), True)
+        kernels(manifest, found, given, (8, 0), ALL)
     with pytest.raises(UnsupportedError, match="--lse"):
         specialised(manifest, given, True)
 
@@ -203,7 +206,7 @@ def test_only_aligned_rows_can_be_built(tmp_path, pretend):
     manifest = read_manifest(build(library.full, asked(rows=("aligned",)), tmp_path))
     given = bound(library.full, *arrays())
     with pytest.raises(UnsupportedError, match="not aligned"):
-        kernels(manifest, specialised(manifest, given, False), given, (9, 0), False)
+        kernels(manifest, specialised(manifest, given, False), given, (9, 0), NONE)
 
 
 def damaged(file, change):
@@ -218,7 +221,8 @@ DAMAGE = {
     "binary": (lambda file: file.write_bytes(b"\xff\x00\x80"), "damaged manifest"),
     "foreign": (lambda file: file.write_text('{"name": "x"}'), "not a manifest"),
     "list": (lambda file: file.write_text("[]"), "not a manifest"),
-    "format": (lambda file: damaged(file, lambda x: x.update(format=99)), "reads 1"),
+    "format": (lambda file: damaged(file, lambda x: x.update(format=99)), "reads 2"),
+    "old": (lambda file: damaged(file, lambda x: x.update(format=1)), "its format is 1; attnc .* reads 2"),
     "version": (lambda file: damaged(file, lambda x: x.update(attnc="0.0.1")), "0.0.1"),
     "field": (lambda file: damaged(file, lambda x: x.pop("roles")), "roles"),
     "type": (lambda file: damaged(file, lambda x: x["specialised"][0].update(lse=1)), "lse"),

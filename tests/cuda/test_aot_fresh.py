@@ -44,7 +44,8 @@ def python(tmp_path_factory):
         if source.exists():
             (packages / name).symlink_to(source, target_is_directory=True)
     (packages / "cupy.py").write_text(CUPY)
-    shutil.copy(HERE / "standin_cupy.py", packages)
+    for name in ("standin_cupy.py", "standin_driver.py"):
+        shutil.copy(HERE / name, packages)
     shutil.copy(HERE / "fresh_machine.py", folder)
     return found
 

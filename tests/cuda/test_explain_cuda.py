@@ -1,8 +1,11 @@
 """`f.explain(..., device="cuda")`: the plan with the kernel's resources, without a GPU."""
 
 import re
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import pretended
 import pytest
 
 import attnc as at
@@ -10,6 +13,7 @@ from attnc import variants
 from attnc.backends.cuda.toolchain import toolchain, versions
 from attnc.errors import UnsupportedError
 from attnc.schedule.mma import Mma
+from attnc.schedule.wgmma import Wgmma
 
 numba_cuda = pytest.mark.skipif(not versions()["numba-cuda"], reason="pip install 'attnc[cuda-build]'")
 
@@ -50,6 +54,28 @@ def test_tables_that_are_searched_have_a_kernel_of_their_own():
     text = variants.document.explain(*arrays(), doc=doc, device="cuda")
     assert re.search(r"summary kernel: \d+ registers, no spills, 0 bytes .* blocks of 256 threads", text)
     assert "mma for sm_90" in text and text.index("summary kernel") < text.index("main kernel")
+
+
+def test_the_plan_says_why_the_fastest_kind_of_kernel_does_not_serve(monkeypatch):
+    why = "weights are signed"
+
+    def executable(*call, reason, schedule, **options):
+        made = pretended.hopper(*call, **options)
+        passed = ((Mma(4, 4, 64), pretended.REPORT),)
+        return replace(made, rows=schedule.rows, schedule=schedule, passed=passed, reason=reason)
+
+    def explained():
+        return variants.full.explain(*arrays(), device="cuda", target="sm_90a")
+
+    monkeypatch.setattr("attnc.explain.cuda_executable", partial(executable, reason=why, schedule=Mma(8, 1, 64)))
+    text = explained()
+    assert "schedule: mma for sm_90a, tiles of 128 queries x 64 keys, 8 warps of 16 queries\n" in text
+    assert f"\n  mma, not wgmma: {why}\n" in text and "not in 256 x 64 with 4 warps: 100 registers" in text
+    assert re.search(r"main kernel: 100 registers.*384 threads on", text) and "repair kernel: 100 registers" in text
+    monkeypatch.setattr("attnc.explain.cuda_executable", partial(executable, reason="", schedule=Wgmma(2, 128)))
+    text = explained()
+    assert "schedule: wgmma for sm_90a, tiles of 128 queries x 128 keys, 2 groups of 4 warps" in text
+    assert "not wgmma" not in text
 
 
 def test_an_operand_called_device_goes_first():

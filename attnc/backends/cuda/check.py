@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from attnc.backends.block import Layout, Table
+from attnc.backends.cuda.tensor_map import ITEMSIZE, LONGEST
 from attnc.backends.launch import NATIVE, address
 from attnc.dsl.place import here
 from attnc.errors import DTypeError, OperandError
 from attnc.interp import Array, Inputs
 from attnc.runtime.arrays import View
 from attnc.runtime.binding import describe
+from attnc.schedule.cuda_target import CudaTarget
 from attnc.schedule.mma import CHUNK
 
 
-def is_aligned(inputs: Inputs, out: View | None) -> bool:
-    """Whether all rows of q, k, v and out begin at multiples of 16 bytes, so that the faster kernels serve the call.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How the rows of q, k, v and out lie. aligned: whether all begin at multiples of 16 bytes. described: whether tensor maps
+    can describe them.
+    """
+
+    aligned: bool
+    described: bool
+
+    def fit(self, target: CudaTarget) -> bool:
+        """Whether they are rows for the faster kernels of a target."""
+        return self.aligned and (self.described or not target.feature)
+
+
+def rows(inputs: Inputs, out: View | None) -> Rows:
+    """The rows of a call.
 
     OperandError: a row that no kernel reads, because its features are not neighbours or it begins within a number.
     """
-    rows = {"Q": inputs.q, "K": inputs.k, "V": inputs.v} | ({} if out is None else {"out": describe(out)})
-    rows = {
-        name: x for name, x in rows.items() if x.size
+    arrays = {"Q": inputs.q, "K": inputs.k, "V": inputs.v} | ({} if out is None else {"out": describe(out)})
+    arrays = {
+        name: x for name, x in arrays.items() if x.size
     }  # what has no entries is never read, wherever it is said to lie
-    for name, x in rows.items():
+    for name, x in arrays.items():
         _check_places(name, x)
         if x.strides[-1] != x.itemsize and x.shape[-1] > 1:
             raise OperandError(
@@ -30,7 +49,21 @@ def is_aligned(inputs: Inputs, out: View | None) -> bool:
                 cause=f"its strides are {x.strides} bytes for numbers of {x.itemsize}; on a GPU attnc copies no arrays",
                 cure="put the features last in memory: .contiguous() in torch, cupy.ascontiguousarray",
             )
-    return not any(place % CHUNK for x in rows.values() for place in (address(x), *_steps(x)[:-1]))
+    aligned = not any(place % CHUNK for x in arrays.values() for place in (address(x), *_steps(x)[:-1]))
+    return Rows(aligned, _described(arrays))
+
+
+def _described(arrays: Mapping[str, Array]) -> bool:
+    """Whether maps can describe arrays whose rows are aligned. What does not consist of numbers of 16 bits needs no map.
+
+    All entries along the batch and the heads may be one (`tensor_map.geometry`); the rows of a head lie apart.
+    """
+    for name, x in arrays.items():
+        steps = _steps(x)[:-1]
+        repeated = name != "out" and x.shape[2] > 1 and not steps[2]
+        if x.itemsize == ITEMSIZE and (repeated or any(not 0 <= step < LONGEST for step in steps)):
+            return False
+    return True
 
 
 def check_tables(layout: Layout, inputs: Inputs) -> None:

@@ -15,6 +15,7 @@ DRIVER = 13000  # the cubins are those of CUDA 13: drivers load what a compiler 
 INSTALL = "pip install 'attnc[cuda]'"
 
 # Numbers of cudaDeviceAttr and CUfunction_attribute, of which CuPy has not all by name.
+MULTIPROCESSORS = 16
 SHARED_OF_BLOCK = 97
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
 MAX_DYNAMIC_SHARED = 8
@@ -27,6 +28,7 @@ class Gpu:
     number: int
     capability: tuple[int, int]
     shared: int
+    multiprocessors: int
     api: Any
 
 
@@ -70,7 +72,7 @@ def gpu(number: int) -> Gpu:
     api = cupy()
     ask = api.cuda.runtime.deviceGetAttribute
     capability = ask(CAPABILITY_MAJOR, number), ask(CAPABILITY_MINOR, number)
-    return Gpu(number, capability, ask(SHARED_OF_BLOCK, number), api)
+    return Gpu(number, capability, ask(SHARED_OF_BLOCK, number), ask(MULTIPROCESSORS, number), api)
 
 
 def of_pointer(address: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-STEP = 16  # bytes: strides and addresses are multiples of it
+STEP = 16  # bytes: strides and addresses are multiples of it, and not 0
 LONGEST = 2**40  # bytes: strides are below it
 ITEMSIZE = 2
 
@@ -42,13 +42,17 @@ class Geometry:
 def geometry(x: TensorMap, words: Mapping[str, int], features: Mapping[str, int]) -> Geometry:
     """Of a call; words: by name, its argument block.
 
-    An axis of stride 0 counts as one of extent 1: kernels ask for its entry 0. So does one without entries, which nothing reads.
+    An axis of stride 0 counts as one of extent 1: kernels ask for its entry 0. An array without entries, which may be said to lie
+    anywhere, counts as one row where nothing is: no kernel asks for it.
     """
     kv = x.array in ("k", "v")
     heads = words["heads"] // words["group"] if kv else words["heads"]
     lengths = (words["kv_len" if kv else "q_len"], heads, words["batch"])
     steps = [words[f"{x.array}_{part}"] for part in ("l", "h", "b")]
-    length, heads, batch = (max(n, 1) if step else 1 for n, step in zip(lengths, steps, strict=True))
-    step_l, step_h, step_b = (step if n > 1 else STEP for n, step in zip((length, heads, batch), steps, strict=True))
-    extents, strides = (features[x.feature], length, heads, batch), (step_l, step_h, step_b)
-    return Geometry(words[f"{x.array}_p"], extents, strides, x.rows, x.columns)
+    address = words[f"{x.array}_p"]
+    if 0 in lengths:
+        address, steps = STEP, [0, 0, 0]
+    rows, heads, batch = [n if step else 1 for n, step in zip(lengths, steps, strict=True)]
+    extents = features[x.feature], rows, heads, batch
+    row, head, whole = [step if n > 1 else STEP for n, step in zip(extents[1:], steps, strict=True)]
+    return Geometry(address, extents, (row, head, whole), x.rows, x.columns)
