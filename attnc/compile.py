@@ -33,8 +33,8 @@ from attnc.tile.stream import streams
 
 if TYPE_CHECKING:
     from attnc.backends.cuda.compile import Cubin
-    from attnc.backends.cuda.emit import Source
     from attnc.backends.cuda.executable import Executable
+    from attnc.backends.cuda.source import Source
     from attnc.schedule.mma import Mma
     from attnc.schedule.short import Form
     from attnc.schedule.wgmma import Wgmma
@@ -162,11 +162,13 @@ def cuda_executable(
     were compiled are in the cache with their reports, so a warm start compiles nothing.
     Raises what `cuda_source` raises, and UnsupportedError where the packages that compile are missing.
     """
-    from attnc.backends.cuda.emit import stages
     from attnc.backends.cuda.executable import Executable, Stage
     from attnc.backends.cuda.kernel import build as build_cuda
+    from attnc.backends.cuda.plan import reason
+    from attnc.backends.cuda.source import stages
     from attnc.schedule.cuda_target import named
     from attnc.schedule.short import PLAIN
+    from attnc.schedule.wgmma import UNIT, Wgmma
 
     block, chosen, cache, form = layout(program), named(target), cache or Cache(), form or PLAIN
 
@@ -181,12 +183,14 @@ def cuda_executable(
             break
     schedule, source, report = min(tried, key=lambda x: x[2].spilled)  # the first of equals
     found = []
-    for role, text, parameters, threads, shared in stages(source, schedule):
-        cubin = built(text, threads, shared)
-        found.append(Stage(role, cubin.code, cubin.entry, parameters, threads, shared, cubin.report))
+    for x in stages(source, schedule):
+        cubin = built(x.text, x.threads, x.shared)
+        launch = x.parameters, x.threads, x.shared, cubin.report, x.maps, x.persistent
+        found.append(Stage(x.role, cubin.code, cubin.entry, *launch))
     passed = tuple((x, spilling) for x, _, spilling in tried if x != schedule)
-    kept = aligned, form, source.record, schedule, passed
-    return Executable(chosen, block, tuple(found), schedule.rows, *kept, features=dict(problem.features))
+    kept = aligned, form, source.record, schedule, passed, UNIT if source.repair else 0, dict(problem.features)
+    why = "" if isinstance(schedule, Wgmma) else reason(program, problem.dtype, problem.features, chosen, aligned, form)
+    return Executable(chosen, block, tuple(found), schedule.rows, *kept, why)
 
 
 def _cuda_sources(

@@ -26,7 +26,7 @@ class Wgmma:
 
     consumers: int
     keys: int
-    stages: int
+    stages: int = 2
     overlap: bool = True
     pingpong: bool = True
     search: int = 0

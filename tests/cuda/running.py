@@ -10,11 +10,11 @@ import numpy as np
 
 from attnc.backends.arguments import layout
 from attnc.backends.cuda.context import Types
-from attnc.backends.cuda.emit import Source, stages
 from attnc.backends.cuda.emulate.launch import launch
 from attnc.backends.cuda.emulate.memory import Memory
 from attnc.backends.cuda.executable import Executable, Stage
 from attnc.backends.cuda.plan import sources
+from attnc.backends.cuda.source import Source, stages
 from attnc.backends.cuda.tensor_map import geometry
 from attnc.backends.launch import Output, is_small, pack, table_dtype
 from attnc.compile import lower
@@ -108,8 +108,7 @@ def run(
     words |= {name: memory.address(array, name) for name, array in zip(names, arrays, strict=True)}
     words |= {f"out{s.index}_p": memory.address(y, f"out{s.index}") for s, y in zip(stores, outputs, strict=True)}
     room = np.full(executable.workspace(x) // 4, np.nan, np.float32)
-    if isinstance(schedule, Wgmma):
-        room = np.zeros(4 + x["batch"] * x["heads"] * -(-x["q_len"] // UNIT), np.int32)
+    room[: executable.cleared(x) // 4] = 0
     words["scratch"] = memory.address(room, "workspace") if room.size else 0
     words |= {m.name: memory.tensor_map(geometry(m, words, bound.features)) for m in source.maps}
     tables = {t.name: np.shape(bound.inputs.operands[t.name]) for t in block.tables}
@@ -118,11 +117,8 @@ def run(
     for stage in executable.stages:
         arguments = [words[name] for name in stage.parameters]
         grid = executable.blocks(stage, x, tables)
-        groups = None
-        if isinstance(schedule, Wgmma) and stage.role == "main":
-            grid, groups = min(grid, blocks), schedule.groups
-        if stage.role == "repair":
-            grid = room.size - 4
+        groups = schedule.groups if isinstance(schedule, Wgmma) and stage.role == "main" else None
+        grid = min(grid, blocks) if stage.persistent else grid
         launch(texts[stage.role], arguments, grid, stage.threads, stage.shared_bytes, memory, groups=groups)
     return Run(source, schedule, outputs, graph, bound)
 
@@ -132,9 +128,13 @@ def _executable(source: Source, schedule: Mma, block: Any, form: Form) -> Execut
     return Executable(
         named("sm_80"),
         block,
-        tuple(Stage(role, b"", "", *rest) for role, _, *rest in stages(source, schedule)),
+        tuple(
+            Stage(x.role, b"", "", x.parameters, x.threads, x.shared, None, x.maps, x.persistent)
+            for x in stages(source, schedule)
+        ),
         schedule.rows,
         True,
         form,
         source.record,
+        flags=UNIT if source.repair else 0,
     )

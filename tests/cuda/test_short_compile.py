@@ -8,7 +8,7 @@ import attnc as at
 import attnc.variants as library
 from attnc.backends.cuda import sass
 from attnc.backends.cuda.compile import compile_cubin
-from attnc.backends.cuda.emit import stages
+from attnc.backends.cuda.source import stages
 from attnc.backends.cuda.toolchain import versions
 from attnc.compile import cuda_executable, cuda_form
 from attnc.runtime.binding import bind
@@ -33,10 +33,10 @@ def test_a_part_and_its_merge_compile_without_spills(name, dim, form, target):
     q, k, v, operands = sample(name, "float16", D=dim, Dv=dim)
     source, schedule, *_ = emitted(getattr(library, name), q, k, v, operands, target=target, form=form)
     found = {}
-    for role, text, _, threads, _ in stages(source, schedule):
-        cubin = compile_cubin(text, f"/nowhere/{role}.py", threads, named(target))
+    for x in stages(source, schedule):
+        cubin = compile_cubin(x.text, f"/nowhere/{x.role}.py", x.threads, named(target))
         assert not cubin.report.spills and cubin.report.stack == 0, str(cubin.report)
-        found[role] = sass.disassemble(cubin.code)
+        found[x.role] = sass.disassemble(cubin.code)
     assert sass.histogram(sass.main_loop(found["main"]))["HMMA"] >= 16
     merged = sass.histogram(found["merge"])
     assert merged["SHFL"] >= dim // 2 and not merged.get("HMMA")

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 from attnc.backends.block import Layout
 from attnc.backends.cuda import careful, items, parts, prepare, ptx, shared
 from attnc.backends.cuda.body import Body, begin_states, feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile, Types
-from attnc.backends.cuda.hopper import queue, skeleton
+from attnc.backends.cuda.executable import QUEUE
+from attnc.backends.cuda.hopper import skeleton
 from attnc.backends.cuda.output import reads_accumulators, reduce_features, store
 from attnc.backends.cuda.search import Search
-from attnc.backends.cuda.tensor_map import TensorMap
+from attnc.backends.cuda.source import SUMMARY_THREADS, Source
 from attnc.backends.extremes import begin_of, entries_of, others
 from attnc.backends.printer import Printer
 from attnc.ir.text import expression
@@ -33,44 +34,6 @@ FIXED = (
     "row rest lane warp quad first_row first_key start item tile tiles b h i0 i1 ni j0 j1 now stage full last rt hf ct ft e kk n n0 n1 n2 n3 n4 n5 ia ib ja jb f i j c r p x even odd b0 b1 b2 b3 "
     "part parts length row0 kv records scratch address live first careful key turn value cursor approved span stop widest certain possible more end number items served tiles waiting section first_head wide INF NAN INT_MIN INT_MAX range min max kernel"
 )
-SUMMARY_THREADS = 256
-REPAIR_THREADS = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An emitted module; `parameters`: the words of the argument block that `kernel` takes; bytes of shared memory of a block.
-
-    summary: a second module where tables are searched: its kernel, of the same parameters, is launched before, with a block of
-    SUMMARY_THREADS for each row of each table. merge: where keys are split, the kernel that is launched after, with a block of
-    `parts.MERGE` for each batch, head and query. record: bytes of the workspace for each of these and each part of the keys.
-    maps: the parameters that are no words. repair: the kernel that computes again, with care, the rows whose sums are not finite.
-    """
-
-    text: str
-    parameters: tuple[str, ...]
-    shared: int
-    summary: str | None = None
-    merge: Source | None = None
-    record: int = 0
-    maps: tuple[TensorMap, ...] = ()
-    repair: Source | None = None
-
-
-def stages(source: Source, schedule: Mma | Wgmma) -> Iterator[tuple[str, str, tuple[str, ...], int, int]]:
-    """The kernels of a call in the order of their launches: role, text, parameters, threads, bytes of shared memory."""
-    if source.summary is not None:
-        yield "summary", source.summary, _words(source), SUMMARY_THREADS, 0
-    yield "main", source.text, source.parameters, schedule.threads, source.shared
-    if source.repair is not None:
-        yield "repair", source.repair.text, source.repair.parameters, REPAIR_THREADS, source.repair.shared
-    if source.merge is not None:
-        yield "merge", source.merge.text, source.merge.parameters, parts.MERGE.threads, source.merge.shared
-
-
-def _words(source: Source) -> tuple[str, ...]:
-    """The parameters that are words."""
-    return source.parameters[: len(source.parameters) - len(source.maps)]
 
 
 def emit(
@@ -208,7 +171,7 @@ def _kernel(ctx: Context) -> None:
     top.line(f"first_row, first_key = {16 * ctx.schedule.tall} * warp + (lane >> 2), 2 * quad")
     items.begin(ctx)
     if ctx.repairs:
-        with ctx.out.block(f"if load_i32(scratch + {queue.HEAD} + 4 * (item * tiles + tile)) != 0:"):
+        with ctx.out.block(f"if load_i32(scratch + {QUEUE} + 4 * (item * tiles + tile)) != 0:"):
             _steps(ctx)
     else:
         _steps(ctx)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from attnc.backends.block import Layout
-from attnc.backends.cuda.context import Types
-from attnc.backends.cuda.emit import Source, emit
+from attnc.backends.cuda.context import SHORT, Types
+from attnc.backends.cuda.emit import emit
 from attnc.backends.cuda.hopper import skeleton
+from attnc.backends.cuda.source import Source
 from attnc.errors import UnsupportedError
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule import short
@@ -18,6 +19,7 @@ from attnc.schedule.wgmma import Wgmma
 from attnc.schedule.wgmma import candidates as wgmma_candidates
 from attnc.tile.program import Load, Program
 
+HOPPER = (9, 0)  # compute capability
 DTYPES = ("bfloat16", "float16", "float32")
 LARGEST = 256  # features of q, k and v
 
@@ -39,7 +41,7 @@ def sources(
     """
     check(program, types, features)
     found = False
-    if not obstacle(program, types, features, target, aligned, form):
+    if not obstacle(program, types.roles, features, target, aligned, form):
         limit = target.shared_of_block
         for wgmma in wgmma_candidates(skeleton.shape(program, types.roles, features), limit - 2 * skeleton.PATTERN):
             source = emit(program, block, wgmma, types, features, True, title, form, limit)
@@ -64,20 +66,30 @@ def sources(
 
 
 def obstacle(
-    program: Program, types: Types, features: Mapping[str, int], target: CudaTarget, aligned: bool, form: Form
+    program: Program, roles: str, features: Mapping[str, int], target: CudaTarget, aligned: bool, form: Form
 ) -> str:
     """Why matrix instructions of four warps and the copy engine do not serve, "" where they do."""
     if target.feature != "a":
         return f"{target.name} has none of Hopper's instructions of its own: sm_90a does"
-    if not types.tensor_cores:
-        return f"they multiply numbers of 16 bits, and q, k and v are {types.roles}"
-    if not aligned or any(features[f] * ITEMSIZE[types.roles] % CHUNK for f in ("d", "e")):
+    if roles not in SHORT:
+        return f"they multiply numbers of 16 bits, and q, k and v are {roles}"
+    if not aligned or any(features[f] * ITEMSIZE[roles] % CHUNK for f in ("d", "e")):
         return "the copy engine needs rows of whole chunks of 16 bytes, at multiples of 16 bytes"
     if form != PLAIN:
         return "few queries do not fill their tiles of 64 rows"
     if not program.sweeps:
         return "there is no sweep over the keys"
     return ""
+
+
+def reason(
+    program: Program, roles: str, features: Mapping[str, int], target: CudaTarget, aligned: bool, form: Form
+) -> str:
+    """Why a kernel for Hopper is not one of those that are made for it alone."""
+    if target.capability != HOPPER:
+        return ""
+    found = obstacle(program, roles, features, target, aligned, form)
+    return found or "its tiles do not fit in shared memory, or its fragments in registers"
 
 
 def vectors(program: Program) -> tuple[str, ...]:

@@ -7,12 +7,12 @@ come first, then their lighter ones: as many heads as have their keys and values
 from __future__ import annotations
 
 from attnc.backends.cuda.context import Context
+from attnc.backends.cuda.executable import FLAG, QUEUE
 from attnc.backends.spelling import Scope
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule.wgmma import UNIT
 
 CACHE = 2**25  # bytes of keys and values that are worked on at once: two thirds of the second cache of an H100
-HEAD = 16  # bytes of the workspace before the flags
 
 
 def begin(ctx: Context, uneven: bool) -> None:
@@ -53,4 +53,4 @@ def item(ctx: Context) -> None:
 def flag(ctx: Context) -> str:
     """The address of the flag of a consumer's rows."""
     units = f"floordiv(q_len + {UNIT - 1}, {UNIT})"
-    return f"scratch + {HEAD} + 4 * (item * {units} + tile * {ctx.schedule.rows // UNIT} + (warp >> 2))"
+    return f"scratch + {QUEUE} + {FLAG} * (item * {units} + tile * {ctx.schedule.rows // UNIT} + (warp >> 2))"
