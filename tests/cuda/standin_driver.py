@@ -10,6 +10,8 @@ import struct
 from ctypes import POINTER, c_char_p, c_int, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass, replace
 
+from attnc.backends.cuda.tensor_map import Geometry
+
 INVALID_VALUE, INVALID_DEVICE = 1, 101
 NAMES = {INVALID_VALUE: b"CUDA_ERROR_INVALID_VALUE", INVALID_DEVICE: b"CUDA_ERROR_INVALID_DEVICE"}
 SIZES = {0: 1, 1: 2, 2: 4, 6: 2, 7: 4, 9: 2}  # bytes by CUtensorMapDataType
@@ -36,6 +38,13 @@ class Encoded:
         """As the stand-in writes them."""
         last = self.kind, self.interleave, self.swizzle, self.promotion, self.fill
         return BYTES.pack(self.address, *self.extents, *self.strides, *self.box, *self.steps, *last)
+
+
+def geometry(x: Encoded) -> Geometry:
+    """What the emulator must know of a map."""
+    features, length, heads, batch = x.extents
+    step_l, step_h, step_b = x.strides
+    return Geometry(x.address, (features, length, heads, batch), (step_l, step_h, step_b), x.box[1], x.box[0])
 
 
 def unpack(place: int) -> Encoded:
