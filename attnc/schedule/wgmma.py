@@ -13,6 +13,8 @@ REGISTERS = {2: ((40, 232), (56, 224), (88, 208)), 3: ((32, 160), (56, 152), (80
 FIXED = 32  # registers of a consumer besides fragments: addresses, counters, row statistics
 KEYS = (128, 112, 96, 80, 64, 48, 32, 16)  # of a tile
 WIDE = 176  # of a tile whose pairs are all alike
+NARROW = 64  # head dims up to which the accumulators of three consumers fit
+FEW = 8  # ops of a pair that leave registers for large tiles
 PINGPONG = 128  # head dims up to which consumers take turns at the tensor cores
 
 
@@ -68,7 +70,7 @@ class Shape:
 
     ring: bytes of a key in every stage. key: bytes of its computed vectors. pairs: tiles of scores that live at once, counting
     weights as half a tile. features: of all accumulators. widest: of one vector. masked: whether tiles differ. search: how much
-    the search of tiles computes, 0 to 2.
+    the search of tiles computes, 0 to 2. pair: ops of a pair.
     """
 
     query: int
@@ -80,16 +82,25 @@ class Shape:
     overlap: bool
     masked: bool = False
     search: int = 0
+    pair: int = 0
 
 
 def candidates(x: Shape, shared: int) -> Iterator[Wgmma]:
-    """Schedules whose tiles fit in `shared` bytes and, by estimate, in registers; the fastest first."""
-    for consumers in (3, 2) if x.widest <= 64 else (2,):
-        pingpong = x.overlap and x.widest <= PINGPONG
-        for search in range(x.search, min(x.search + 2, len(REGISTERS[consumers]))):
-            budget = 2 * (REGISTERS[consumers][search][1] - FIXED - x.features // 2)
-            for keys in KEYS if x.masked or not x.overlap else (WIDE, *KEYS):
-                room = shared - UNIT * consumers * x.query - keys * x.key
-                if keys * x.pairs <= budget and 2 * keys * x.ring <= room:
-                    yield Wgmma(consumers, keys, 4 if 4 * keys * x.ring <= room else 2, x.overlap, pingpong, search)
-                    break
+    """Schedules whose tiles fit in `shared` bytes and, by estimate, in registers; the fastest first, then those that need less."""
+    three = x.widest <= NARROW and x.pair <= FEW and x.search < 2
+    tried = [(3, x.search, most) for most in KEYS[:1] if three]
+    tried += [(2, search, most) for search, most in ((x.search, WIDE), (2, KEYS[0]), (2, KEYS[-4]))]
+    found = dict.fromkeys(s for option in tried if (s := _fitting(x, shared, *option)) is not None)
+    yield from found
+
+
+def _fitting(x: Shape, shared: int, consumers: int, search: int, most: int) -> Wgmma | None:
+    """The one with the most keys, up to `most`."""
+    budget = 2 * (REGISTERS[consumers][search][1] - FIXED - x.features // 2)
+    wide = most == WIDE and x.overlap and not x.masked and x.pair <= FEW
+    for keys in (WIDE, *KEYS) if wide else [n for n in KEYS if n <= most]:
+        room = shared - UNIT * consumers * x.query - keys * x.key
+        if keys * x.pairs <= budget and 2 * keys * x.ring <= room:
+            stages = 4 if 4 * keys * x.ring <= room else 2
+            return Wgmma(consumers, keys, stages, x.overlap, x.overlap and x.widest <= PINGPONG, search)
+    return None

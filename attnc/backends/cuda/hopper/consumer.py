@@ -22,7 +22,7 @@ from attnc.backends.cuda.context import Context
 from attnc.backends.cuda.hopper import products
 from attnc.backends.cuda.hopper.rings import Ring
 from attnc.schedule.wgmma import GROUP, Wgmma
-from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Statement, reads
+from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, SetRow, Statement, reads
 
 TURNS = 8  # the first named barrier by which consumers take turns; those below are where they meet
 
@@ -33,15 +33,31 @@ def split(keys: Keys) -> tuple[list[Dot], list[DotAcc]]:
     return [s for s in body if isinstance(s, Dot)], [s for s in body if isinstance(s, DotAcc)]
 
 
+def needed(body: Sequence[Statement]) -> list[Statement]:
+    """What must be computed before the scores can be: vectors of keys, and what these read."""
+    names = {s.keys for s in body if isinstance(s, Dot)}
+    found: list[Statement] = []
+    for s in reversed(body):
+        if not isinstance(s, Dot | DotAcc | SetRow) and s.name in names:
+            names |= reads(s)
+            if not isinstance(s, Load) or s.graph.op != "role":
+                found.insert(0, s)
+    return found
+
+
 def overlaps(keys: Keys) -> bool:
     """Whether the scores of a tile can be started before the one before is done."""
     dots, accumulations = split(keys)
-    both = [s for body in (keys.full, keys.partial) for s in body]
-    if not dots or not accumulations or any(isinstance(s, Load) and s.graph.op != "role" for s in both):
+    bodies = [body for body in (keys.full, keys.partial) if body]
+    if not dots or not accumulations or any(needed(body) != needed(bodies[0]) for body in bodies):
+        return False
+    early = needed(bodies[0])
+    computed = [s for body in bodies for s in body if isinstance(s, Load) and s.graph.op != "role"]
+    if any(s not in early for s in computed) or any(isinstance(s, Reduce | Map) for s in early):
         return False
     values = {s.values for s in accumulations}
-    early = {s.keys for s in dots} | {x for s in both if not isinstance(s, Load | DotAcc) for x in reads(s)}
-    return not values & early
+    others = {x for body in bodies for s in body if not isinstance(s, DotAcc) for x in reads(s)}
+    return not values & ({s.keys for s in dots} | others)
 
 
 class Turn(Body):
@@ -58,12 +74,27 @@ class Turn(Body):
         self.ctx.out.line("wgmma_wait(0)")
         products.hold(self.ctx, [s])
 
-    def between(self) -> None:
-        """Print all but loads and products."""
-        self.full, self.edge = (
-            [s for s in x if not isinstance(s, Load | Dot | DotAcc)] for x in (self.full, self.edge)
-        )
+    def early(self) -> None:
+        """Print what scores need."""
+        self.full = needed(self.full or self.edge)
+        self.edge = self.full
         self.emit()
+
+    def between(self) -> None:
+        """Print all but that, and the products."""
+        self.full, self.edge = _between(self.full), _between(self.edge)
+        self.emit()
+
+
+def _between(body: Sequence[Statement]) -> list[Statement]:
+    early = needed(body)
+    return [s for s in body if not isinstance(s, Load | Dot | DotAcc) and s not in early]
+
+
+def _of_keys(ctx: Context, s: Load) -> None:
+    """Vectors of the keys of a tile, where all consumers have read those of the tile before."""
+    ctx.out.line(ctx.meet("j"))
+    prepare.of_keys(ctx, s)
 
 
 class Sweep:
@@ -106,11 +137,6 @@ class Sweep:
 
     def _in_order(self) -> None:
         ctx, out = self.ctx, self.ctx.out
-
-        def of_keys(ctx: Context, s: Load) -> None:
-            ctx.out.line(ctx.meet("j"))  # the vectors of the tile before have been read
-            prepare.of_keys(ctx, s)
-
         with out.block("while True:"):
             self._come()
             with out.block("if now < 0:"):
@@ -119,7 +145,7 @@ class Sweep:
             for ring in self.rings[1:]:
                 out.line(ring.wait("full"))
             self._places(self.rings)
-            Turn(ctx, self.keys, of_keys).emit()
+            Turn(ctx, self.keys, _of_keys).emit()
             self._release(self.rings)
         self.last()
 
@@ -131,7 +157,8 @@ class Sweep:
         assert self.rings[0] in early, "internal error: the first ring of a sweep is that of its scores"
         self._come()
         with out.block("if now >= 0:"):
-            self._scores(early)
+            self._vectors(early)
+            products.scores(ctx, self.dots)
             out.line("wgmma_wait(0)")
             out.line("waiting = False")
             with out.block("while True:"):
@@ -144,8 +171,9 @@ class Sweep:
                     products.prepare(ctx, s)
                 with out.block("if now < 0:"):
                     out.line("break")
+                self._vectors(early)
                 self._take_turn()
-                self._scores(early)
+                products.scores(ctx, self.dots)
                 self._accumulate(late)
                 self._give_turn()
                 out.line("waiting = True")
@@ -158,12 +186,12 @@ class Sweep:
             self.last()
         self._release(self.rings[:1])
 
-    def _scores(self, early: list[Ring]) -> None:
-        """Start the scores of the tile that has come."""
+    def _vectors(self, early: list[Ring]) -> None:
+        """The vectors of keys that scores need, of the tile that has come; where some are computed, all consumers meet."""
         for ring in early[1:]:
             self.ctx.out.line(ring.wait("full"))
         self._places(early)
-        products.scores(self.ctx, self.dots)
+        Turn(self.ctx, self.keys, _of_keys).early()
 
     def _softmax(self, early: list[Ring]) -> None:
         """Wait for the scores, and compute all that stands between the products."""
@@ -173,7 +201,7 @@ class Sweep:
         between = [s for body in (self.keys.full, self.keys.partial) for s in body if isinstance(s, FeatureReduce)]
         read = {x for s in between for x in reads(s)}
         self._release(ring for ring in early if ring.name not in read)
-        Turn(ctx, self.keys, prepare.of_keys).between()
+        Turn(ctx, self.keys, _of_keys).between()
         self._release(ring for ring in early if ring.name in read)
 
     def _accumulate(self, late: list[Ring]) -> None:

@@ -24,7 +24,7 @@ from attnc.ir.graph import topological
 from attnc.runtime.arrays import ITEMSIZE
 from attnc.schedule.mma import swizzled
 from attnc.schedule.wgmma import Shape, Wgmma
-from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Program, RowMap, Store, reads
+from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Map, Program, RowMap, Store, reads
 
 NOTHING = "tiles"  # the ring of sweeps that copy no vectors of keys
 PATTERN = 1024  # bytes after which the swizzle of rows of 128 bytes repeats: tiles begin at multiples
@@ -40,6 +40,12 @@ def roles(keys: Keys) -> dict[str, Load]:
     return {name: found[name] for name in dict.fromkeys([*scored, *found])}
 
 
+def computed(program: Program) -> list[Load]:
+    """The vectors of keys that are computed, each once."""
+    found = [s for keys in program.sweeps for body in (keys.full, keys.partial) for s in body if isinstance(s, Load)]
+    return list({s.name: s for s in found if s.graph.op != "role"}.values())
+
+
 def shape(program: Program, types: str, features: Mapping[str, int]) -> Shape:
     """What the schedule must know of a program."""
     size = ITEMSIZE[types]
@@ -50,13 +56,6 @@ def shape(program: Program, types: str, features: Mapping[str, int]) -> Shape:
     rows = [s for s in program.steps if isinstance(s, Load)]
     sweeps = program.sweeps
     loaded = {s.name: s for keys in sweeps for s in roles(keys).values()}
-    computed = {
-        s.name: s
-        for keys in sweeps
-        for body in (keys.full, keys.partial)
-        for s in body
-        if isinstance(s, Load) and s.graph.op != "role"
-    }
     kept = {
         s.name: swizzled(1, features[s.feature], size).length for x in sweeps for s in x.states if s.feature is not None
     }
@@ -67,14 +66,21 @@ def shape(program: Program, types: str, features: Mapping[str, int]) -> Shape:
     return Shape(
         query=vectors(rows),
         ring=vectors(list(loaded.values())),
-        key=vectors(list(computed.values())),
+        key=vectors(computed(program)),
         pairs=pairs,
         features=sum(kept.values()),
         widest=widest,
         overlap=overlap,
         masked=any(keys.partial for keys in sweeps),
+        pair=max(map(_ops, sweeps)),
         search=2 if any(x.op == "extreme" for keys in sweeps for x in topological(questions(keys).values())) else 0,
     )
+
+
+def _ops(keys: Keys) -> int:
+    """How many ops each pair takes, in tiles that take most."""
+    bodies = [[s.graph for s in body if isinstance(s, Map)] for body in (keys.full, keys.partial)]
+    return max(sum(x.axes >= {"i", "j"} and bool(x.operands) for x in topological(graphs)) for graphs in bodies)
 
 
 class Block:
@@ -127,6 +133,8 @@ class Block:
             if isinstance(s, Load):
                 ctx.tiles[s.name] = ctx.allocate(s.name, schedule.rows, s.feature)
         rings: dict[str, Ring] = {}
+        for s in computed(ctx.program):
+            ctx.allocate(s.name, schedule.keys, s.feature)
         for keys in ctx.program.sweeps:
             found: Mapping[str, Load | None] = roles(keys) or {NOTHING: None}
             for name, load in found.items():
@@ -220,7 +228,7 @@ class Block:
             return None
         (feature,) = features
         shape = ctx.vectors(ctx.schedule.rows, feature)
-        if ctx.shared + shape.bytes + PATTERN <= self.limit:
+        if ctx.shared + shape.bytes + 2 * PATTERN <= self.limit:
             return ctx.allocate("out", ctx.schedule.rows, feature)
         for s in ctx.program.steps:
             if isinstance(s, Load) and s.graph.op == "role":
