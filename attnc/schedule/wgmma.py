@@ -89,7 +89,8 @@ def candidates(x: Shape, shared: int) -> Iterator[Wgmma]:
     """Schedules whose tiles fit in `shared` bytes and, by estimate, in registers; the fastest first, then those that need less."""
     three = x.widest <= NARROW and x.pair <= FEW and x.search < 2
     tried = [(3, x.search, most) for most in KEYS[:1] if three]
-    tried += [(2, search, most) for search, most in ((x.search, WIDE), (2, KEYS[0]), (2, KEYS[-4]))]
+    first = x.search if x.pair <= FEW else 2
+    tried += [(2, search, most) for search, most in ((first, WIDE), (2, KEYS[0]), (2, KEYS[-4]))]
     found = dict.fromkeys(s for option in tried if (s := _fitting(x, shared, *option)) is not None)
     yield from found
 

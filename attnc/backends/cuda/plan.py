@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from attnc.backends.block import Layout
 from attnc.backends.cuda.context import SHORT, Types
 from attnc.backends.cuda.emit import emit
-from attnc.backends.cuda.hopper import skeleton
+from attnc.backends.cuda.hopper.shape import shape
+from attnc.backends.cuda.hopper.skeleton import PATTERN
 from attnc.backends.cuda.source import Source
 from attnc.errors import UnsupportedError
 from attnc.runtime.arrays import ITEMSIZE
@@ -43,7 +44,7 @@ def sources(
     found = False
     if not obstacle(program, types.roles, features, target, aligned, form):
         limit = target.shared_of_block
-        for wgmma in wgmma_candidates(skeleton.shape(program, types.roles, features), limit - 2 * skeleton.PATTERN):
+        for wgmma in wgmma_candidates(shape(program, types.roles, features), limit - 2 * PATTERN):
             source = emit(program, block, wgmma, types, features, True, title, form, limit)
             assert source.shared <= limit, f"internal error: {wgmma} takes {source.shared} bytes of shared memory"
             found = True
@@ -101,8 +102,8 @@ def vectors(program: Program) -> tuple[str, ...]:
 
 def _shared_evenly(schedule: Mma, features: int, types: Types, aligned: bool) -> bool:
     """Whether the threads of a block copy tiles of these feature vectors in whole passes."""
-    shape = swizzled(1, features, ITEMSIZE[types.roles])
-    parts = shape.bytes // CHUNK if aligned else shape.length // 2
+    row = swizzled(1, features, ITEMSIZE[types.roles])
+    parts = row.bytes // CHUNK if aligned else row.length // 2
     return all(rows * parts % schedule.threads == 0 for rows in (schedule.rows, schedule.keys))
 
 

@@ -9,78 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attnc.backends.classes import questions
 from attnc.backends.cuda import output, prepare
 from attnc.backends.cuda.body import feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile
 from attnc.backends.cuda.hopper import queue
-from attnc.backends.cuda.hopper.consumer import Sweep, overlaps, split
+from attnc.backends.cuda.hopper.consumer import Sweep
 from attnc.backends.cuda.hopper.output import copied
 from attnc.backends.cuda.hopper.output import store as copy_out
 from attnc.backends.cuda.hopper.producer import Producer
 from attnc.backends.cuda.hopper.rings import FIRST, INFO, Barriers, Ring
+from attnc.backends.cuda.hopper.shape import computed, roles
 from attnc.backends.printer import Printer
-from attnc.ir.graph import topological
-from attnc.runtime.arrays import ITEMSIZE
-from attnc.schedule.mma import swizzled
-from attnc.schedule.wgmma import Shape, Wgmma
-from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Map, Program, RowMap, Store, reads
+from attnc.schedule.wgmma import Wgmma
+from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, RowMap, Store, reads
 
 NOTHING = "tiles"  # the ring of sweeps that copy no vectors of keys
 PATTERN = 1024  # bytes after which the swizzle of rows of 128 bytes repeats: tiles begin at multiples
-
-
-def roles(keys: Keys) -> dict[str, Load]:
-    """The vectors of keys that a sweep copies, those of its scores first."""
-    dots, _ = split(keys)
-    found = {
-        s.name: s for body in (keys.full, keys.partial) for s in body if isinstance(s, Load) and s.graph.op == "role"
-    }
-    scored = [s.keys for s in dots if s.keys in found]
-    return {name: found[name] for name in dict.fromkeys([*scored, *found])}
-
-
-def computed(program: Program) -> list[Load]:
-    """The vectors of keys that are computed, each once."""
-    found = [s for keys in program.sweeps for body in (keys.full, keys.partial) for s in body if isinstance(s, Load)]
-    return list({s.name: s for s in found if s.graph.op != "role"}.values())
-
-
-def shape(program: Program, types: str, features: Mapping[str, int]) -> Shape:
-    """What the schedule must know of a program."""
-    size = ITEMSIZE[types]
-
-    def vectors(loads: list[Load]) -> int:
-        return sum(swizzled(1, features[s.feature], size).bytes for s in loads)
-
-    rows = [s for s in program.steps if isinstance(s, Load)]
-    sweeps = program.sweeps
-    loaded = {s.name: s for keys in sweeps for s in roles(keys).values()}
-    kept = {
-        s.name: swizzled(1, features[s.feature], size).length for x in sweeps for s in x.states if s.feature is not None
-    }
-    live = [split(keys) for keys in sweeps]
-    overlap = all(map(overlaps, sweeps))
-    pairs = max(max(len(dots), 1) + len({s.weights for s in sums}) / (2 if overlap else 4) for dots, sums in live)
-    widest = max([*kept.values(), *(swizzled(1, features[s.feature], size).length for s in (*rows, *loaded.values()))])
-    return Shape(
-        query=vectors(rows),
-        ring=vectors(list(loaded.values())),
-        key=vectors(computed(program)),
-        pairs=pairs,
-        features=sum(kept.values()),
-        widest=widest,
-        overlap=overlap,
-        masked=any(keys.partial for keys in sweeps),
-        pair=max(map(_ops, sweeps)),
-        search=2 if any(x.op == "extreme" for keys in sweeps for x in topological(questions(keys).values())) else 0,
-    )
-
-
-def _ops(keys: Keys) -> int:
-    """How many ops each pair takes, in tiles that take most."""
-    bodies = [[s.graph for s in body if isinstance(s, Map)] for body in (keys.full, keys.partial)]
-    return max(sum(x.axes >= {"i", "j"} and bool(x.operands) for x in topological(graphs)) for graphs in bodies)
 
 
 class Block:
