@@ -9,7 +9,7 @@ GROUP = 128  # threads of a warpgroup, whose matrix instructions take 64 rows
 UNIT = 64  # those rows
 # Registers of a thread of the producer and of the consumers, which together have what a block is launched with: 168 of each of 384
 # threads, 128 of each of 512. The later pairs are for searches of tiles that need more.
-REGISTERS = {2: ((40, 232), (56, 224), (88, 208)), 3: ((32, 160), (56, 152), (80, 144))}
+REGISTERS = {2: ((40, 232), (88, 208), (120, 192)), 3: ((32, 160),)}
 FIXED = 32  # registers of a consumer besides fragments: addresses, counters, row statistics
 KEYS = (128, 112, 96, 80, 64, 48, 32, 16)  # of a tile
 WIDE = 176  # of a tile whose pairs are all alike
@@ -70,7 +70,7 @@ class Shape:
 
     ring: bytes of a key in every stage. key: bytes of its computed vectors. pairs: tiles of scores that live at once, counting
     weights as half a tile. features: of all accumulators. widest: of one vector. masked: whether tiles differ. search: how much
-    the search of tiles computes, 0 to 2. pair: ops of a pair.
+    the search of tiles computes, 0 or 1. pair: ops of a pair.
     """
 
     query: int
@@ -87,10 +87,10 @@ class Shape:
 
 def candidates(x: Shape, shared: int) -> Iterator[Wgmma]:
     """Schedules whose tiles fit in `shared` bytes and, by estimate, in registers; the fastest first, then those that need less."""
-    three = x.widest <= NARROW and x.pair <= FEW and x.search < 2
+    three = x.widest <= NARROW and x.pair <= FEW and x.search == 0
     tried = [(3, x.search, most) for most in KEYS[:1] if three]
-    first = x.search if x.pair <= FEW else 2
-    tried += [(2, search, most) for search, most in ((first, WIDE), (2, KEYS[0]), (2, KEYS[-4]))]
+    first = max(x.search, int(x.pair > FEW))
+    tried += [(2, search, most) for search, most in ((first, WIDE), (first + 1, KEYS[0]), (2, KEYS[0]), (2, KEYS[-4]))]
     found = dict.fromkeys(s for option in tried if (s := _fitting(x, shared, *option)) is not None)
     yield from found
 

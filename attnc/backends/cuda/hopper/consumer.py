@@ -57,7 +57,8 @@ def overlaps(keys: Keys) -> bool:
         return False
     values = {s.values for s in accumulations}
     others = {x for body in bodies for s in body if not isinstance(s, DotAcc) for x in reads(s)}
-    return not values & ({s.keys for s in dots} | others)
+    first = [s.name for s in bodies[0] if isinstance(s, Load) and s.graph.op == "role" and s.name not in values]
+    return bool(first) and not values & ({s.keys for s in dots} | others)
 
 
 class Turn(Body):

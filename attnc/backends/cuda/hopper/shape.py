@@ -55,8 +55,14 @@ def shape(program: Program, types: str, features: Mapping[str, int]) -> Shape:
         overlap=overlap,
         masked=any(keys.partial for keys in sweeps),
         pair=max(map(_ops, sweeps)),
-        search=2 if any(x.op == "extreme" for keys in sweeps for x in topological(questions(keys).values())) else 0,
+        search=int(any(map(_searches, sweeps))),
     )
+
+
+def _searches(keys: Keys) -> bool:
+    """Whether the search of tiles looks into tables, or at boxes of indices."""
+    cuts = [cut for cut in (keys.cut_i, keys.cut_j) if cut is not None and cut.radices]
+    return bool(cuts) or any(x.op == "extreme" for x in topological(questions(keys).values()))
 
 
 def _ops(keys: Keys) -> int:
