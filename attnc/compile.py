@@ -158,7 +158,7 @@ def cuda_executable(
 ) -> Executable:
     """The compiled kernels of a call on a GPU of `target` ("sm_90"). No GPU is needed. form: `cuda_form` of the call.
 
-    Of the schedules that fit, the first whose kernel spills no registers; if all do, the one that spills least. All that
+    Of the schedules that fit, the first whose kernel spills no registers, or few where that is tolerated; if all do, the one that spills least. All that
     were compiled are in the cache with their reports, so a warm start compiles nothing.
     Raises what `cuda_source` raises, and UnsupportedError where the packages that compile are missing.
     """
@@ -179,9 +179,10 @@ def cuda_executable(
     for schedule, source in _cuda_sources(graph, program, problem, target, aligned, form):
         report = built(source.text, schedule.threads, source.shared).report
         tried.append((schedule, source, report))
-        if not report.spilled:
+        if report.spilled <= schedule.tolerated and not report.warnings:
             break
-    schedule, source, report = min(tried, key=lambda x: x[2].spilled)  # the first of equals
+    else:
+        schedule, source, report = min(tried, key=lambda x: x[2].spilled)  # the first of equals
     found = []
     for x in stages(source, schedule):
         cubin = built(x.text, x.threads, x.shared)

@@ -64,6 +64,11 @@ class Mma:
         return 16 * self.tall * self.warps
 
     @property
+    def tolerated(self) -> int:
+        """Bytes of code that save registers in memory which do not matter."""
+        return 0
+
+    @property
     def threads(self) -> int:
         """Of a block."""
         return 32 * self.warps

@@ -59,6 +59,11 @@ class Wgmma:
         return (32, GROUP - 32, *(GROUP,) * self.consumers)
 
     @property
+    def tolerated(self) -> int:
+        """Bytes of code that save registers in memory which do not matter: most are of searches, for which the producer has time."""
+        return 320
+
+    @property
     def registers(self) -> tuple[int, int]:
         """Of a thread of the producer, and of a consumer."""
         return REGISTERS[self.consumers][self.search]
