@@ -92,7 +92,7 @@ class Shape:
 
 def candidates(x: Shape, shared: int) -> Iterator[Wgmma]:
     """Schedules whose tiles fit in `shared` bytes and, by estimate, in registers; the fastest first, then those that need less."""
-    three = x.widest <= NARROW and x.pair <= FEW and x.search == 0
+    three = x.widest <= NARROW and x.pair <= FEW and not x.search and not x.key
     tried = [(3, x.search, most) for most in KEYS[:1] if three]
     first = max(x.search, int(x.pair > FEW))
     tried += [(2, search, most) for search, most in ((first, WIDE), (first + 1, KEYS[0]), (2, KEYS[0]), (2, KEYS[-4]))]

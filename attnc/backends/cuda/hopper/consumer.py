@@ -21,9 +21,11 @@ from attnc.backends.cuda.body import Body, begin_states
 from attnc.backends.cuda.context import Context
 from attnc.backends.cuda.hopper import products
 from attnc.backends.cuda.hopper.rings import Ring
+from attnc.ir.graph import topological
 from attnc.schedule.wgmma import GROUP, Wgmma
-from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, SetRow, Statement, reads
+from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Load, Map, Reduce, SetRow, Statement, graphs, reads
 
+LARGE = {"sin", "cos", "pow"}  # ops of so much code that what stands twice in the source should have none of them
 TURNS = 8  # the first named barrier by which consumers take turns; those below are where they meet
 
 
@@ -54,6 +56,8 @@ def overlaps(keys: Keys) -> bool:
     early = needed(bodies[0])
     computed = [s for body in bodies for s in body if isinstance(s, Load) and s.graph.op != "role"]
     if any(s not in early for s in computed) or any(isinstance(s, Reduce | Map) for s in early):
+        return False
+    if LARGE & {x.op for s in early for x in topological(graphs(s))}:
         return False
     values = {s.values for s in accumulations}
     others = {x for body in bodies for s in body if not isinstance(s, DotAcc) for x in reads(s)}

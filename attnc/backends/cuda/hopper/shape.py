@@ -12,6 +12,8 @@ from attnc.schedule.mma import swizzled
 from attnc.schedule.wgmma import Shape
 from attnc.tile.program import Keys, Load, Map, Program
 
+READ = 8  # ops
+
 
 def roles(keys: Keys) -> dict[str, Load]:
     """The vectors of keys that a sweep copies; what is only summed comes last, as it is needed last."""
@@ -66,6 +68,7 @@ def _searches(keys: Keys) -> bool:
 
 
 def _ops(keys: Keys) -> int:
-    """How many ops each pair takes, in tiles that take most."""
+    """How many ops each pair takes, in tiles that take most; reads of tables, which wait in registers, count for several."""
     bodies = [[s.graph for s in body if isinstance(s, Map)] for body in (keys.full, keys.partial)]
-    return max(sum(x.axes >= {"i", "j"} and bool(x.operands) for x in topological(graphs)) for graphs in bodies)
+    pairs = [[x for x in topological(body) if x.axes >= {"i", "j"} and x.operands] for body in bodies]
+    return max(sum(READ if x.op == "gather" else 1 for x in found) for found in pairs)
