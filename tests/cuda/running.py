@@ -125,8 +125,8 @@ def run(
         groups = schedule.groups if isinstance(schedule, Wgmma) and stage.role == "main" else None
         grid = min(grid, blocks) if stage.persistent else grid
         launch(texts[stage.role], arguments, grid, stage.threads, stage.shared_bytes, memory, groups=groups)
-    queued = isinstance(schedule, Wgmma)
-    return Run(source, schedule, outputs, graph, bound, int(room[0]) if queued else 0, room[4:] if queued else ())
+    numbers = room.view(np.int32) if isinstance(schedule, Wgmma) else np.zeros(4, np.int32)
+    return Run(source, schedule, outputs, graph, bound, int(numbers[0]), numbers[4:])
 
 
 def _executable(source: Source, schedule: Mma, block: Any, form: Form) -> Executable:

@@ -23,6 +23,7 @@ SHAPES = {
     "causal": {"B": 1, "Hq": 1, "Hkv": 1, "Lq": 140, "Lk": 140, "D": 128, "Dv": 128},
     "heads": {"B": 2, "Hq": 2, "Hkv": 1, "Lq": 20, "Lk": 30, "D": 16, "Dv": 16},
     "rope": {"B": 1, "Hq": 2, "Hkv": 1, "Lq": 20, "Lk": 70, "D": 16, "Dv": 16},
+    "l2_distance": {"B": 1, "Hq": 2, "Hkv": 1, "Lq": 20, "Lk": 70, "D": 16, "Dv": 16},
 }
 
 
@@ -40,9 +41,13 @@ def last(v):
     v[-1, :, -1, 0] = np.inf
 
 
+def variant(name):
+    return "causal" if name == "heads" else name
+
+
 @functools.cache
 def inputs(name):
-    q, k, v, operands = sample("rope" if name == "rope" else "causal", ml_dtypes.bfloat16, **SHAPES[name])
+    q, k, v, operands = sample(variant(name), ml_dtypes.bfloat16, **SHAPES[name])
     return q, k, np.sign(v.astype(np.float32)).astype(v.dtype), operands
 
 
@@ -55,9 +60,7 @@ def start(name, edit=lambda text: text, poison=nothing):
     q, k, v, operands = inputs(name)
     v = v.copy()
     poison(v)
-    return run(
-        library.rope if name == "rope" else library.causal, q, k, v, operands, edit=edit, target="sm_90a", blocks=1
-    )
+    return run(getattr(library, variant(name)), q, k, v, operands, edit=edit, target="sm_90a", blocks=1)
 
 
 def is_right(name, found, poison=nothing):
@@ -100,11 +103,16 @@ def swapped(old, new, count=None):
 
 def caught(name, edit, expected, poison=nothing):
     """A planted fault raises just this error, or something is not right."""
+
+    def changed(text):
+        assert edit(text) != text
+        return edit(text)
+
     if expected is WRONG:
-        assert not is_right(name, start(name, edit, poison), poison)
+        assert not is_right(name, start(name, changed, poison), poison)
         return
     with pytest.raises(expected) as error:
-        start(name, edit, poison)
+        start(name, changed, poison)
     assert type(error.value) is expected
 
 
@@ -120,13 +128,17 @@ def arrive(place):
     return f"mbar_arrive_if(eq(lane, 0), {place})"
 
 
+def some(place):
+    return f"mbar_arrive_if(and_(eq(lane, 0), waiting), {place})"
+
+
 def turn(ring):
     return f"turn_{ring} = resize(turn_{ring} + 1, 32)"
 
 
 SCORES = "wgmma_wait(1)\nhold(S)"
 PRODUCT = "wgmma_wait(0)\nhold(acc)\nhold(P_packed)"
-SOME_V = f"mbar_arrive_if(and_(eq(lane, 0), waiting), {empty('V')})\nturn_V = resize(turn_V + where(waiting, 1, 0), 32)"
+SOME_V = f"{some(empty('V'))}\nturn_V = resize(turn_V + where(waiting, 1, 0), 32)"
 PACK = "for kk in unrolled(2):\n    P_packed[0, kk, 0] = pack_bf16(P[0, 2 * kk + 0, 0], P[0, 2 * kk + 0, 1])"
 SCALE = "acc[0, 0, 0] = mul(alpha[0, 0], acc[0, 0, 0])"
 STORE = "async_fence()\nnamed_barrier(2 + (warp >> 2), 128)"
@@ -261,15 +273,45 @@ BLOCK = {
 }  # fmt: skip
 
 FENCED = "async_fence()\nnamed_barrier(1, 256)"
+
+
+def first_vectors(text):
+    """The stage of an item's first keys is released before all that is computed from them has been."""
+    text = planted("# y2: vectors of the keys", f"{arrive(empty('K'))}\n# y2", 0)(text)
+    return planted(f"hold(S)\n{arrive(empty('K'))}", f"hold(S)\n{some(empty('K'))}")(text)
+
+
 ROPE = {
-    "no wait for scores": (planted("wgmma_wait(0)\nhold(S)", "hold(S)"), Race),
-    "no wait for the product": (planted(PRODUCT, "hold(acc)\nhold(P_packed)"), Race),
-    "values are not waited for": (planted(f"mbar_wait({full('V')}"), Race),
+    "no wait for scores": (planted(SCORES, "hold(S)"), Race),
     "computed keys are read too early": (planted(f"{FENCED}\nnamed_barrier(1, 256)", "async_fence()"), Race),
-    "computed keys are multiplied too early": (planted(FENCED, "async_fence()", -1), Race),
+    "computed keys are multiplied too early": (planted(FENCED, "async_fence()", 1), Race),
     "no async_fence of computed keys": (planted(FENCED, "named_barrier(1, 256)", -1), Race),
-    "keys are released too early": (
-        lambda text: planted("# y2: vectors of the keys", f"{arrive(empty('K'))}\n# y2")(planted(f"{arrive(empty('K'))}\n{turn('K')}", turn("K"), -1)(text)), Race),
+    "keys are released too early": (first_vectors, Race),
+    "keys are never released": (planted(f"{arrive(empty('K'))}\n{turn('K')}", turn("K"), 0), Deadlock),
+}  # fmt: skip
+
+
+def early_rows(text):
+    """Queries are released while features are read."""
+    return planted("# sweep 0 over the keys", f"{arrive('bars + 8')}\n# sweep 0 over the keys")(
+        planted(arrive("bars + 8"))(text)
+    )
+
+
+def early_keys(text):
+    """And keys."""
+    text = planted(f"{arrive(empty('K'))}\n{turn('K')}\nmbar_arrive_if", f"{turn('K')}\n{arrive(empty('V'))}")(text)
+    return planted("K = K_shared", f"K = K_shared + (turn_K & 1) * 1024\n{arrive(empty('K'))}")(text)
+
+
+IN_ORDER = {
+    "keys are not waited for": (planted(f"mbar_wait({full('K')}, turn_K >> 1 & 1)"), Race),
+    "values are not waited for": (planted(f"mbar_wait({full('V')}, turn_V >> 1 & 1)"), Race),
+    "no wait for the product": (planted(PRODUCT, "hold(acc)\nhold(P_packed)"), Race),
+    "no hold of weights": (planted("hold(acc)\nhold(P_packed)\nwgmma_fence()", "hold(acc)\nwgmma_fence()"), Fault),
+    "no fence": (planted("hold(P_packed)\nwgmma_fence()", "hold(P_packed)"), Fault),
+    "keys are released too early": (early_keys, Race),
+    "queries are released too early": (early_rows, Race),
     "keys are never released": (planted(f"{arrive(empty('K'))}\n{turn('K')}", turn("K"), -1), Deadlock),
     "values are never released": (planted(f"{arrive(empty('V'))}\n{turn('V')}", turn("V")), Deadlock),
     "the end of the keys is never released": (planted(f"{arrive(empty('K'))}\n{turn('K')}", turn("K"), 0), Deadlock),
@@ -298,9 +340,9 @@ FLAGS = {
 }  # fmt: skip
 GROUPS = {
     "waits": WAITS, "descriptors": DESCRIPTORS, "rings": RINGS, "copies": COPIES, "outputs": OUTPUTS, "block": BLOCK,
-    "rope": ROPE, "heads": HEADS, "flags": FLAGS,
+    "rope": ROPE, "in order": IN_ORDER, "heads": HEADS, "flags": FLAGS,
 }  # fmt: skip
-OTHERS = {"rope": "rope", "heads": "heads"}
+OTHERS = {"rope": "rope", "in order": "l2_distance", "heads": "heads"}
 POISONS = {"flags": infinite}
 
 
