@@ -27,7 +27,7 @@ from attnc.schedule.mma import Mma
 from attnc.schedule.wgmma import Wgmma
 from attnc.variant import Attention
 
-NAMES = ("full", "causal", "soft_cap", "alibi")
+NAMES = ("full", "causal", "soft_cap", "alibi", "sliding_window")
 FIRST = """
 from attnc.backends.cuda.elementwise import add
 from attnc.backends.cuda.intrinsics import thread
@@ -40,19 +40,22 @@ def kernel(n):
 
 @dataclass(frozen=True, slots=True)
 class StaticRow:
-    """A variant of the library, compiled. dim: of q, k and v. instructions: of the main kernel, by opcode.
+    """A variant of the library, compiled. dim: of q, k and v. passed: how many schedules spilled registers.
 
-    loop: tensor-core instructions of its main loop. seconds, cpu_seconds: of all of the compilation, source included.
+    code, instructions: of the main kernel, in order and by opcode. loop: tensor-core instructions of its main loop.
+    seconds, cpu_seconds: of all of the compilation, source and other kernels included.
     """
 
     name: str
     dim: int
     target: str
     schedule: Mma | Wgmma
+    passed: int
     report: Report
     shared_bytes: int
     resident: int
     loop: int
+    code: Sequence[sass.Instruction]
     instructions: Mapping[str, int]
     lines: int
     seconds: float
@@ -62,7 +65,7 @@ class StaticRow:
 def bench_cuda_static(
     names: Sequence[str] = NAMES,
     dims: Sequence[int] = (64, 128),
-    targets: Sequence[str] = ("sm_80", "sm_90"),
+    targets: Sequence[str] = ("sm_80", "sm_90", "sm_90a"),
     dtype: str = "bfloat16",
 ) -> Iterator[StaticRow]:
     """Compile each variant of the library for each head dim and target.
@@ -96,9 +99,9 @@ def _row(name: str, dim: int, target: str, dtype: str) -> StaticRow:
     assert schedule is not None and main.report is not None
     code = sass.disassemble(main.code)
     return StaticRow(
-        name, dim, target, schedule, main.report, main.shared_bytes,
+        name, dim, target, schedule, len(found.passed), main.report, main.shared_bytes,
         found.target.resident(main.report.registers, main.threads, main.shared_bytes),
-        sum(sass.histogram(sass.main_loop(code))[x] for x in sass.TENSOR), sass.histogram(code),
+        sum(sass.histogram(sass.main_loop(code))[x] for x in sass.TENSOR), code, sass.histogram(code),
         len(cuda_source(*call).splitlines()), seconds, cpu,
     )  # fmt: skip
 
@@ -107,13 +110,23 @@ def table(rows: Sequence[StaticRow]) -> tuple[list[str], list[list[str]]]:
     """What kernels take of a GPU, and of the compiler."""
     columns = [
         "variant", "D", "target", "queries x keys", "warps", "registers", "spills", "stack", "shared", "blocks at once",
-        "HMMA in loop", "compile s", "CPU s", "lines",
+        "tensor cores in loop", "compile s", "CPU s", "lines",
     ]  # fmt: skip
     return columns, [
         [
             r.name, str(r.dim), r.target, f"{r.schedule.rows} x {r.schedule.keys}", str(r.schedule.threads // WARP),
-            str(r.report.registers), str(r.report.spilled), str(r.report.stack), str(r.shared_bytes), str(r.resident),
-            str(r.loop), f"{r.seconds:.1f}", f"{r.cpu_seconds:.1f}", str(r.lines),
+            _registers(r), str(r.report.spilled), str(r.report.stack), str(r.shared_bytes), str(r.resident),
+            _loop(r), f"{r.seconds:.1f}", f"{r.cpu_seconds:.1f}", str(r.lines),
         ]
         for r in rows
     ]  # fmt: skip
+
+
+def _registers(r: StaticRow) -> str:
+    """Of a thread at the launch, and what the producer's and the consumers' have then."""
+    later = f" -> {r.schedule.registers[0]}, {r.schedule.registers[1]}" if isinstance(r.schedule, Wgmma) else ""
+    return f"{r.report.registers}{later}"
+
+
+def _loop(r: StaticRow) -> str:
+    return f"{r.loop} {next(x for x in reversed(sass.TENSOR) if r.instructions.get(x))}"

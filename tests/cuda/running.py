@@ -32,13 +32,18 @@ from attnc.verification import Report, report
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of a run: the emitted source, its schedule, the outputs (B,H,L[,F])."""
+    """What came of a run: the emitted source, its schedule, the outputs (B,H,L[,F]).
+
+    asked: how often blocks asked a queue for an item. flags: which units of 64 queries were computed again.
+    """
 
     source: Source
     schedule: Mma | Wgmma
     outputs: list[Any]
     graph: Any
     bound: Bound
+    asked: int
+    flags: Any
 
     def report(self) -> Report:
         """Compared with the reference."""
@@ -120,7 +125,8 @@ def run(
         groups = schedule.groups if isinstance(schedule, Wgmma) and stage.role == "main" else None
         grid = min(grid, blocks) if stage.persistent else grid
         launch(texts[stage.role], arguments, grid, stage.threads, stage.shared_bytes, memory, groups=groups)
-    return Run(source, schedule, outputs, graph, bound)
+    numbers = room.view(np.int32) if isinstance(schedule, Wgmma) else np.zeros(4, np.int32)
+    return Run(source, schedule, outputs, graph, bound, int(numbers[0]), numbers[4:])
 
 
 def _executable(source: Source, schedule: Mma, block: Any, form: Form) -> Executable:

@@ -35,6 +35,7 @@ SYNCHRONISATION = {
     "an end instead of a barrier": (apart("pass", "barrier()"), Deadlock, "threads 0..31 have ended; threads 32..63 wait in line"),
     "different barriers": (apart("barrier()", "named_barrier(1, 64)"), Deadlock, "barrier 0, where 32 of 64 threads.*barrier 1"),
     "a vote and none": (apart("barrier()", "x = barrier_or(t == 3)"), Fault, "64 that vote"),
+    "a barrier of two groups": (apart("named_barrier(1, 32)", "named_barrier(1, 32)"), Fault, "where other groups met"),
     "threads that differ": (apart("named_barrier(1, 32)", "named_arrive(1, 64)"), Fault, "come to one of 32 threads"),
     "too many threads": ("named_arrive(1, 32)", Fault, "64 threads come, it is one of 32"),
     "an arrival twice": (apart("named_arrive(1, 64)\nnamed_arrive(1, 64)", "pass"), Fault, "twice before the others"),

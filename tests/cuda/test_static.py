@@ -10,7 +10,7 @@ import attnc.variants as library
 from attnc import cli
 from attnc.backends.cuda.toolchain import versions
 from attnc.bench import cuda_static
-from attnc.bench.cuda_static import NAMES, bench_cuda_static
+from attnc.bench.cuda_static import bench_cuda_static
 
 pytestmark = pytest.mark.skipif(
     not versions()["numba-cuda"], reason="numba-cuda is not installed: pip install 'attnc[cuda-build]'"
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("dim", [64, 128])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["full", "causal", "soft_cap", "alibi"])
 def test_a_kernel_compiles_without_spills(name, dim, target):
     (row,) = bench_cuda_static([name], [dim], [target])
     assert not row.report.spills and row.report.spilled == row.report.stack == 0, str(row.report)
@@ -44,4 +44,4 @@ def test_the_command_prints_the_table(monkeypatch):
     assert done.exit_code == 0, done.output
     (line,) = (x for x in done.output.splitlines() if "sm_90" in x)
     assert [x.strip() for x in line.strip("│ ").split("│")][:5] == ["full", "64", "sm_90", "128 x 64", "4"]
-    assert "compiled anew" in done.output and "HMMA in loop" in done.output
+    assert "compiled anew" in done.output and "tensor cores in loop" in done.output

@@ -22,6 +22,7 @@ class Barrier:
     kind: str = ""
     vote: bool = False
     groups: list[int] = field(default_factory=list)
+    always: list[int] = field(default_factory=list)  # the groups of the first meeting
     told: Array = field(default_factory=lambda: np.zeros(ACTORS, np.int32))
     done: list[tuple[Array, bool]] = field(default_factory=list)  # what was told, and the vote
 
@@ -52,6 +53,11 @@ class Barriers:
         x.groups.append(group.number)
         meeting = len(x.done)
         if x.arrived == threads:
+            x.always = x.always or sorted(x.groups)
+            if sorted(x.groups) != x.always:
+                raise Fault(
+                    f"barrier {number}: {group.name} meet where other groups met: their warps could meet each other's instead"
+                )
             x.done.append((x.told, x.vote))
             x.arrived, x.groups, x.vote, x.told = 0, [], False, np.zeros_like(x.told)
         return meeting
