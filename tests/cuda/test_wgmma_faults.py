@@ -22,7 +22,7 @@ WRONG = None  # the fault shows in the result
 SHAPES = {
     "causal": {"B": 1, "Hq": 1, "Hkv": 1, "Lq": 140, "Lk": 140, "D": 128, "Dv": 128},
     "heads": {"B": 2, "Hq": 2, "Hkv": 1, "Lq": 20, "Lk": 30, "D": 16, "Dv": 16},
-    "rope": {"B": 1, "Hq": 2, "Hkv": 1, "Lq": 20, "Lk": 70, "D": 16, "Dv": 16},
+    "qk_norm": {"B": 1, "Hq": 2, "Hkv": 1, "Lq": 20, "Lk": 70, "D": 64, "Dv": 16},
     "l2_distance": {"B": 1, "Hq": 2, "Hkv": 1, "Lq": 20, "Lk": 70, "D": 16, "Dv": 16},
 }
 
@@ -272,22 +272,23 @@ BLOCK = {
     "it is not said which tile has come": (planted("store_shared_r(slot + 8 + 8 * (turn_K & 1), where"), Deadlock),
 }  # fmt: skip
 
+EMPTY = empty("K")
 FENCED = "async_fence()\nnamed_barrier(1, 256)"
 
 
 def first_vectors(text):
     """The stage of an item's first keys is released before all that is computed from them has been."""
-    text = planted("# y2: vectors of the keys", f"{arrive(empty('K'))}\n# y2", 0)(text)
-    return planted(f"hold(S)\n{arrive(empty('K'))}", f"hold(S)\n{some(empty('K'))}")(text)
+    text = planted("# y: vectors of the keys", f"{arrive(EMPTY)}\n# y", 0)(text)
+    return planted(f"hold(S)\n{arrive(EMPTY)}", "hold(S)")(text)
 
 
-ROPE = {
+COMPUTED = {
     "no wait for scores": (planted(SCORES, "hold(S)"), Race),
-    "computed keys are read too early": (planted(f"{FENCED}\nnamed_barrier(1, 256)", "async_fence()"), Race),
+    "computed keys are overwritten too early": (planted("named_barrier(1, 256)\n# y: ", "# y: ", 1), Race),
     "computed keys are multiplied too early": (planted(FENCED, "async_fence()", 1), Race),
     "no async_fence of computed keys": (planted(FENCED, "named_barrier(1, 256)", -1), Race),
     "keys are released too early": (first_vectors, Race),
-    "keys are never released": (planted(f"{arrive(empty('K'))}\n{turn('K')}", turn("K"), 0), Deadlock),
+    "keys are never released": (planted(f"{arrive(EMPTY)}\n{turn('K')}", turn("K")), Deadlock),
 }  # fmt: skip
 
 
@@ -340,9 +341,9 @@ FLAGS = {
 }  # fmt: skip
 GROUPS = {
     "waits": WAITS, "descriptors": DESCRIPTORS, "rings": RINGS, "copies": COPIES, "outputs": OUTPUTS, "block": BLOCK,
-    "rope": ROPE, "in order": IN_ORDER, "heads": HEADS, "flags": FLAGS,
+    "qk_norm": COMPUTED, "in order": IN_ORDER, "heads": HEADS, "flags": FLAGS,
 }  # fmt: skip
-OTHERS = {"rope": "rope", "in order": "l2_distance", "heads": "heads"}
+OTHERS = {"qk_norm": "qk_norm", "in order": "l2_distance", "heads": "heads"}
 POISONS = {"flags": infinite}
 
 

@@ -203,8 +203,8 @@ class Sweep:
         ctx = self.ctx
         ctx.out.line("wgmma_wait(1)")
         products.hold(ctx, self.dots)
-        between = [s for body in (self.keys.full, self.keys.partial) for s in body if isinstance(s, FeatureReduce)]
-        read = {x for s in between for x in reads(s)}
+        between = [s for body in (self.keys.full, self.keys.partial) for s in _between(body)]
+        read = {x for s in between if isinstance(s, FeatureReduce) for x in reads(s)}
         self._release(ring for ring in early if ring.name not in read)
         Turn(ctx, self.keys, _of_keys).between()
         self._release(ring for ring in early if ring.name in read)
