@@ -32,7 +32,6 @@ from attnc.tile.program import Program
 from attnc.tile.stream import streams
 
 if TYPE_CHECKING:
-    from attnc.backends.cuda.compile import Cubin
     from attnc.backends.cuda.emit import Source
     from attnc.backends.cuda.executable import Executable
     from attnc.schedule.mma import Mma
@@ -164,28 +163,27 @@ def cuda_executable(
     """
     from attnc.backends.cuda.emit import stages
     from attnc.backends.cuda.executable import Executable, Stage
-    from attnc.backends.cuda.kernel import build as build_cuda
+    from attnc.backends.cuda.kernel import build_all
     from attnc.schedule.cuda_target import named
     from attnc.schedule.short import PLAIN
 
     block, chosen, cache, form = layout(program), named(target), cache or Cache(), form or PLAIN
 
-    def built(text: str, threads: int, shared: int) -> Cubin:
-        return build_cuda(text, block, threads, shared, chosen, cache).cubin
-
     tried = []
     for schedule, source in _cuda_sources(graph, program, problem, target, aligned, form):
-        report = built(source.text, schedule.threads, source.shared).report
-        tried.append((schedule, source, report))
+        kernels = tuple(stages(source, schedule))
+        built = build_all([(text, threads, shared) for _, text, _, threads, shared in kernels], block, chosen, cache)
+        found = tuple(
+            Stage(role, made.cubin.code, made.cubin.entry, parameters, threads, shared, made.cubin.report)
+            for (role, _, parameters, threads, shared), made in zip(kernels, built, strict=True)
+        )
+        report = next(made.cubin.report for (role, *_), made in zip(kernels, built, strict=True) if role == "main")
+        tried.append((schedule, source, report, found))
         if not report.spilled:
             break
-    schedule, source, report = min(tried, key=lambda x: x[2].spilled)  # the first of equals
-    found = []
-    for role, text, parameters, threads, shared in stages(source, schedule):
-        cubin = built(text, threads, shared)
-        found.append(Stage(role, cubin.code, cubin.entry, parameters, threads, shared, cubin.report))
-    passed = tuple((x, spilling) for x, _, spilling in tried if x != schedule)
-    return Executable(chosen, block, tuple(found), schedule.rows, aligned, form, source.record, schedule, passed)
+    schedule, source, report, found = min(tried, key=lambda x: x[2].spilled)  # the first of equals
+    passed = tuple((x, spilling) for x, _, spilling, _ in tried if x != schedule)
+    return Executable(chosen, block, found, schedule.rows, aligned, form, source.record, schedule, passed)
 
 
 def _cuda_sources(
