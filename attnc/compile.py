@@ -32,7 +32,6 @@ from attnc.tile.program import Program
 from attnc.tile.stream import streams
 
 if TYPE_CHECKING:
-    from attnc.backends.cuda.compile import Cubin
     from attnc.backends.cuda.executable import Executable
     from attnc.backends.cuda.source import Source
     from attnc.schedule.mma import Mma
@@ -163,7 +162,7 @@ def cuda_executable(
     Raises what `cuda_source` raises, and UnsupportedError where the packages that compile are missing.
     """
     from attnc.backends.cuda.executable import Executable, Stage
-    from attnc.backends.cuda.kernel import build as build_cuda
+    from attnc.backends.cuda.kernel import build_all
     from attnc.backends.cuda.plan import reason
     from attnc.backends.cuda.source import stages
     from attnc.schedule.cuda_target import named
@@ -172,26 +171,34 @@ def cuda_executable(
 
     block, chosen, cache, form = layout(program), named(target), cache or Cache(), form or PLAIN
 
-    def built(text: str, threads: int, shared: int) -> Cubin:
-        return build_cuda(text, block, threads, shared, chosen, cache).cubin
-
     tried = []
     for schedule, source in _cuda_sources(graph, program, problem, target, aligned, form):
-        report = built(source.text, schedule.threads, source.shared).report
-        tried.append((schedule, source, report))
+        parts = tuple(stages(source, schedule))
+        built = build_all([(x.text, x.threads, x.shared) for x in parts], block, chosen, cache)
+        found = tuple(
+            Stage(
+                x.role,
+                y.cubin.code,
+                y.cubin.entry,
+                x.parameters,
+                x.threads,
+                x.shared,
+                y.cubin.report,
+                x.maps,
+                x.persistent,
+            )
+            for x, y in zip(parts, built, strict=True)
+        )
+        report = next(x.report for x in found if x.role == "main" and x.report is not None)
+        tried.append((schedule, source, report, found))
         if report.spilled <= schedule.tolerated and not report.warnings:
             break
     else:
-        schedule, source, report = min(tried, key=lambda x: x[2].spilled)  # the first of equals
-    found = []
-    for x in stages(source, schedule):
-        cubin = built(x.text, x.threads, x.shared)
-        launch = x.parameters, x.threads, x.shared, cubin.report, x.maps, x.persistent
-        found.append(Stage(x.role, cubin.code, cubin.entry, *launch))
-    passed = tuple((x, spilling) for x, _, spilling in tried if x != schedule)
+        schedule, source, report, found = min(tried, key=lambda x: x[2].spilled)  # the first of equals
+    passed = tuple((x, spilling) for x, _, spilling, _ in tried if x != schedule)
     kept = aligned, form, source.record, schedule, passed, UNIT if source.repair else 0, dict(problem.features)
     why = "" if isinstance(schedule, Wgmma) else reason(program, problem.dtype, problem.features, chosen, aligned, form)
-    return Executable(chosen, block, tuple(found), schedule.rows, *kept, why)
+    return Executable(chosen, block, found, schedule.rows, *kept, why)
 
 
 def _cuda_sources(

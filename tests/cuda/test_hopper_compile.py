@@ -6,7 +6,7 @@ import functools
 import re
 
 import pytest
-from compiling import with_imports
+from compiling import compiled, with_imports
 from fa3_kernel import source
 
 from attnc.backends.cuda import sass

@@ -41,12 +41,12 @@ def compile_cubin(source: str, path: str, threads: int, target: CudaTarget) -> C
     """
     assert 0 < threads <= THREADS_OF_BLOCK, f"internal error: blocks of {threads} threads"
     tools = toolchain()
-    start = time.perf_counter()
     function = execute(source, path)[ENTRY]
     with tools.lock:
+        start = time.perf_counter()
         ltoir, notes = _ltoir(tools, _modules(tools, function, threads, target), target)
     linked = time.perf_counter()
-    code, log = _link(tools, ltoir, target)
+    code, log = _link(tools, ltoir, target)  # without the lock: Numba may have the next kernel
     report = read(f"{notes}\n{log}", code, linked - start, time.perf_counter() - linked, versions())
     return Cubin(code, ENTRY, report)
 
@@ -54,13 +54,13 @@ def compile_cubin(source: str, path: str, threads: int, target: CudaTarget) -> C
 def _modules(tools: Toolchain, function: Any, threads: int, target: CudaTarget) -> list[str]:
     """LLVM IR of the kernel and of all it calls."""
     from attnc.backends.cuda.constants import by_value  # these import Numba
+    from attnc.backends.cuda.front import compile_kernel
     from attnc.backends.cuda.unroll import unroll
 
-    types = tools.types
     names = list(inspect.signature(function).parameters)
-    arguments = (types.int64,) * len(names)
+    arguments = (tools.types.int64,) * len(names)
     # Features such as the "a" of sm_90a are named to NVVM below; Numba needs the capability alone.
-    compiled = tools.compiler.compile_cuda(function, types.void, arguments, cc=target.capability, lto=True)
+    compiled = compile_kernel(function, arguments, target.capability)
     library = compiled.library
     assert not library._linking_files, f"internal error: the kernel needs {library._linking_files}"
     kernel = library.get_function(compiled.fndesc.llvm_func_name)

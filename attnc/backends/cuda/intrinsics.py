@@ -145,7 +145,7 @@ def device(letters: str) -> Callable[[Any], Any]:
 
 def call_python(context: Any, builder: Any, function: Any, sig: Any, args: Sequence[Any]) -> Any:
     """A call of a Python function, compiled for operands of these types; it raises nothing."""
-    compiled = context.compile_subroutine(builder, function, sig)
+    compiled = context.python(function, sig)
     return context.call_internal_no_propagate(builder, compiled.fndesc, sig, args)[1]
 
 
