@@ -238,10 +238,11 @@ def bench(
     json: Annotated[Path | None, typer.Option(help="Write the result, all times included.", dir_okay=False)] = None,
     compare: Annotated[Path | None, typer.Option(metavar="OLD.json", help="Print the change since an older result.", exists=True)] = None,
     kernels: Annotated[Path | None, typer.Option(help="Of `cuda`: a directory of `attnc build`.")] = None,
+    beside: Annotated[list[Path] | None, typer.Option(help="Of `cuda`: another one, measured beside; may be repeated.")] = None,
 ) -> None:  # fmt: skip
     """Measure speed beside other attentions, in turn: ratios are a peer's time over attnc's, with quartiles, beside what is aimed at."""
     if suite == "cuda":
-        _bench_cuda(rounds or 20, kernels)
+        _bench_cuda(rounds or 20, kernels, beside or [])
         return
     if suite == "cuda-static":
         from attnc.bench.cuda_static import bench_cuda_static, table
@@ -277,14 +278,16 @@ def bench_table(
     _print(markdown([Report.load(x) for x in files], aims))
 
 
-def _bench_cuda(rounds: int, kernels: Path | None) -> None:
-    from attnc.bench.gpu import bench_gpu, conditions, launch_seconds, problems, source, table
+def _bench_cuda(rounds: int, kernels: Path | None, beside: list[Path]) -> None:
+    from attnc.bench.gpu import bench_gpu, conditions, launch_seconds, others, problems, source, table
     from attnc.bench.report import show
 
-    title = conditions(rounds)
-    variant = source(None if kernels is None else str(kernels))
+    folder = None if kernels is None else str(kernels)
+    title = conditions(rounds, folder)
+    variant = source(folder)
     seconds = launch_seconds(variant("full"))
-    _table(title, *table(list(bench_gpu(problems(), variant, rounds))))
+    rows = list(bench_gpu(problems(), variant, rounds, beside=others([str(x) for x in beside])))
+    _table(title, *table(rows))
     _print(f"a call takes the host {show(seconds, 's')} (aim: 15 µs at most)")
 
 

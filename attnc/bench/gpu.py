@@ -1,6 +1,6 @@
 """attnc's CUDA kernels beside PyTorch's SDPA (flash and cuDNN) and its compiled flex_attention, on one GPU, in turn.
 
-Times are medians of CUDA events around single calls. Data is random; every round takes the next of several sets of arrays,
+Kernels for another target may stand beside as well: on a Hopper GPU those for sm_90, without wgmma, beside those for sm_90a. Times are medians of CUDA events around single calls. Data is random; every round takes the next of several sets of arrays,
 which together are larger than the L2 cache; the masks of flex_attention are made before.
 """
 
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from attnc.errors import AttncError, DeviceError, UnsupportedError
@@ -21,15 +22,20 @@ ALIBI_BASE = 8.0
 WARM_UPS = 2
 CALLS = 1000  # of the smallest problem, for what a launch costs
 PEERS = ("SDPA flash", "SDPA cuDNN", "flex_attention")
+SIZES = ((1, 16, 16384), (4, 16, 4096), (1, 64, 16384), (2, 16, 8192))  # batch, heads, queries and keys
+PERIOD = 4096  # keys after which the lengths of documents repeat
+DOCUMENTS = (1, 2, 5, 8)  # their lengths, in sixteenths of that
 Call = Callable[..., Any]
+Source = Callable[[str], Call]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A variant at a size. shape: of Q, K and V. pairs: of a query and a key that one head needs. aims: TFLOP/s, and ratios by peer.
+    """A variant at a size. shape: of Q, K and V. pairs: of a query and a key that one head needs.
 
-    operands: made from torch. modify(torch, operands): flex_attention's score_mod and mask_mod, each may be None.
-    sdpa: the is_causal of PyTorch's SDPA, None where it has no such attention without a matrix of biases.
+    operands: made from torch. modify(torch, operands): flex_attention's score_mod and mask_mod, each may be None. batched: whether
+    its mask reads the batch. sdpa: the is_causal of PyTorch's SDPA, None where it has no such attention without a matrix of biases.
+    tflops, flex: aims for an H200, in TFLOP/s and in flex_attention's times.
     """
 
     name: str
@@ -37,9 +43,10 @@ class Problem:
     pairs: int
     modify: Callable[[Any, Mapping[str, Any]], tuple[Call | None, Call | None]]
     operands: Callable[[Any], dict[str, Any]] = lambda torch: {}
+    batched: bool = False
     sdpa: bool | None = None
     tflops: float | None = None
-    flex: float = 0.8
+    flex: float = 1.2
 
     @property
     def work(self) -> float:
@@ -97,19 +104,24 @@ def device() -> Any:
     return torch
 
 
-def problems(length: int = 16384, heads: Sequence[int] = (16, 64), dim: int = 128, window: int = 1024) -> list[Problem]:
-    """Full, causal, soft-capped, ALiBi and a window, in bfloat16 with that many heads; all but the first causal."""
-    half = length * (length + 1) // 2
-    near = sum(min(i + 1, window) for i in range(length))
+def problems(sizes: Sequence[tuple[int, int, int]] = SIZES, dim: int = 128, window: int = 1024) -> list[Problem]:
+    """Full, causal, soft-capped, ALiBi, a window and documents, in bfloat16; all but the first and the last causal.
+
+    sizes: batch, heads, and as many queries as keys.
+    """
     found = []
-    for count in heads:
-        made = partial(Problem, shape=(1, count, length, dim))
+    for batch, heads, length in sizes:
+        half = length * (length + 1) // 2
+        near = sum(min(i + 1, window) for i in range(length))
+        inside = sum(n * n for n in _lengths(length))
+        made = partial(Problem, shape=(batch, heads, length, dim))
         found += [
-            made("full", pairs=length**2, modify=_plain, sdpa=False, tflops=330.0),
-            made("causal", pairs=half, modify=_causal, sdpa=True, tflops=300.0),
+            made("full", pairs=length**2, modify=_plain, sdpa=False, tflops=550.0),
+            made("causal", pairs=half, modify=_causal, sdpa=True, tflops=500.0),
             made("soft_cap", pairs=half, modify=_soft_cap, operands=lambda torch: {"cap": 30.0}),
-            made("alibi", pairs=half, modify=_alibi, operands=partial(_slopes, count)),
-            made("sliding_window", pairs=near, modify=partial(_window, window), operands=lambda torch: {"window": window}, flex=1.0),
+            made("alibi", pairs=half, modify=_alibi, operands=partial(_slopes, heads)),
+            made("sliding_window", pairs=near, modify=partial(_window, window), operands=lambda torch: {"window": window}),
+            made("document", pairs=inside, modify=_document, operands=partial(_documents, batch, length), batched=True),
         ]  # fmt: skip
     return found
 
@@ -141,7 +153,25 @@ def _window(window: int, torch: Any, operands: Mapping[str, Any]) -> tuple[Call 
     return None, lambda b, h, i, j: (j <= i) & (i - j < window)
 
 
-def source(folder: str | None) -> Callable[[str], Call]:
+def _lengths(length: int) -> list[int]:
+    """Of the documents of a sequence."""
+    period = min(length, PERIOD)
+    found = [period * n // 16 for n in DOCUMENTS] * (length // period)
+    return [*found, length - sum(found)] if sum(found) < length else found
+
+
+def _documents(batch: int, length: int, torch: Any) -> dict[str, Any]:
+    lengths = torch.tensor(_lengths(length), device=DEVICE)
+    numbers = torch.repeat_interleave(torch.arange(len(lengths), device=DEVICE), lengths)
+    return {"doc": numbers.repeat(batch, 1)}
+
+
+def _document(torch: Any, operands: Mapping[str, Any]) -> tuple[Call | None, Call | None]:
+    doc = operands["doc"]
+    return None, lambda b, h, i, j: doc[b, i] == doc[b, j]
+
+
+def source(folder: str | None) -> Source:
     """Where variants come from by name: a directory of kernels, else the library, which compiles what it needs."""
     if folder is not None:
         from attnc.aot.load import load
@@ -152,17 +182,29 @@ def source(folder: str | None) -> Callable[[str], Call]:
     return partial(getattr, variants)
 
 
+def others(folders: Sequence[str]) -> dict[str, Source]:
+    """Directories of kernels to measure beside, by their last names."""
+    return {Path(x).name: source(x) for x in folders}
+
+
 def bench_gpu(
-    chosen: Sequence[Problem], variant: Callable[[str], Call], rounds: int = 20, peers: Sequence[str] = PEERS
+    chosen: Sequence[Problem],
+    variant: Source,
+    rounds: int = 20,
+    peers: Sequence[str] = PEERS,
+    beside: Mapping[str, Source] | None = None,
 ) -> Iterator[GpuRow]:
-    """Measure one problem after the other. variant(name): what is called (`source`).
+    """Measure one problem after the other. variant(name): what is called (`source`). beside: other kernels of attnc, by a name.
 
     A peer that is missing or fails is in the row, with the reason. Raises as `device`.
     """
     torch = device()
     with torch.inference_mode():
         for problem in chosen:
-            yield _measure(torch, problem, variant(problem.name), rounds, peers)
+            operands = problem.operands(torch)
+            made = {name: partial(_ours, of, problem, operands) for name, of in (beside or {}).items()}
+            made |= {name: partial(_peer, torch, name, problem, operands) for name in peers}
+            yield _measure(torch, problem, _ours(variant, problem, operands), rounds, made)
 
 
 def launch_seconds(variant: Call) -> float:
@@ -182,24 +224,27 @@ def launch_seconds(variant: Call) -> float:
     return statistics.median(times)
 
 
-def _measure(torch: Any, problem: Problem, variant: Call, rounds: int, names: Sequence[str]) -> GpuRow:
-    operands = problem.operands(torch)
+def _ours(variant: Source, problem: Problem, operands: Mapping[str, Any]) -> Call:
+    return partial(variant(problem.name), **operands)
+
+
+def _measure(torch: Any, problem: Problem, ours: Call, rounds: int, peers: Mapping[str, Callable[[], Call]]) -> GpuRow:
+    """peers: what makes their calls, by name."""
     sets = _sets(torch, problem.shape)
-    calls: list[Call] = [partial(variant, **operands)]
-    ours = calls[0](*sets[0]).float()
+    calls, expected = [ours], ours(*sets[0]).float()
     found = []
-    for name in names:
+    for name, make in peers.items():
         try:
-            call = _peer(torch, name, problem, operands)
+            call = make()
             theirs = call(*sets[0])
-            difference = float((theirs.float() - ours).abs().max())
+            difference = float((theirs.float() - expected).abs().max())
         except Exception as error:  # whatever another project's compiler raises
             text = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             found.append(Peer(name, failed=text))
             continue
         found.append(Peer(name, difference=difference))
         calls.append(call)
-    del ours
+    del expected
     times = _medians(torch, calls, sets, rounds)
     rest = iter(times[1:])
     return GpuRow(problem, times[0], tuple(x if x.failed else replace(x, seconds=next(rest)) for x in found))
@@ -225,7 +270,8 @@ def _peer(torch: Any, name: str, problem: Problem, operands: Mapping[str, Any]) 
 
         score_mod, mask_mod = problem.modify(torch, operands)
         length = problem.shape[2]
-        mask = None if mask_mod is None else create_block_mask(mask_mod, None, None, length, length, device=DEVICE)
+        batch = problem.shape[0] if problem.batched else None
+        mask = None if mask_mod is None else create_block_mask(mask_mod, batch, None, length, length, device=DEVICE)
         torch.compiler.reset()  # after eight shapes it would give up compiling
         compiled = torch.compile(flex_attention, dynamic=False)
         return partial(compiled, score_mod=score_mod, block_mask=mask)
@@ -258,11 +304,12 @@ def _medians(torch: Any, calls: Sequence[Call], sets: Sequence[tuple[Any, ...]],
     return [statistics.median(x) for x in times]
 
 
-def conditions(rounds: int) -> str:
-    """What a table of times has to say."""
+def conditions(rounds: int, kernels: str | None) -> str:
+    """What a table of times has to say. kernels: a directory, None where they are compiled here."""
     torch = device()
     name, versions = torch.cuda.get_device_name(0), f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}"
-    return f"{name}, {versions}, bfloat16, medians of {rounds}, alternating; peers' times over attnc's"
+    ours = f"attnc's kernels of {kernels}" if kernels else "attnc's kernels compiled here"
+    return f"{name}, {versions}, {ours}, bfloat16, medians of {rounds}, alternating; others' times over attnc's"
 
 
 def table(rows: Sequence[GpuRow]) -> tuple[list[str], list[list[str]]]:
@@ -293,12 +340,14 @@ def _cells(r: GpuRow) -> list[str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m attnc.bench.gpu [DIR]`: the benchmark where the packages of the command `attnc` are missing."""
-    variant, rounds = source(arguments[0] if arguments else None), 20
-    print(conditions(rounds), flush=True)
-    seconds = launch_seconds(variant("full"))
-    print(f"a call takes the host {seconds * 1e6:.1f} µs (aim: 15 at most)", flush=True)
-    for number, row in enumerate(bench_gpu(problems(), variant, rounds)):
+    """`python -m attnc.bench.gpu [DIR [BESIDE...]]`: the benchmark where the packages of the command `attnc` are missing."""
+    kernels, rounds = arguments[0] if arguments else None, 20
+    variant, beside = source(kernels), others(arguments[1:])
+    print(conditions(rounds, kernels), flush=True)
+    for name, of in {"": variant, **beside}.items():
+        seconds = launch_seconds(of("full"))
+        print(f"a call {name and f'of {name} '}takes the host {seconds * 1e6:.1f} µs (aim: 15 at most)", flush=True)
+    for number, row in enumerate(bench_gpu(problems(), variant, rounds, beside=beside)):
         columns, cells = table([row])
         for line in ([columns] if number == 0 else []) + cells:
             print(" | ".join(line), flush=True)

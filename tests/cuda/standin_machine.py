@@ -57,3 +57,12 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Site:
     monkeypatch.setattr("attnc.backends.cuda.kernel.compile_cubin", fake_compile)
     monkeypatch.setattr(encode, "driver", lambda: encode.typed(made.driver))
     return made
+
+
+@pytest.fixture
+def hopper(site: Site) -> Site:
+    """The same with an H200 of two multiprocessors."""
+    site.machine.capabilities[:] = [(9, 0)]
+    site.machine.shared = 227 * 1024
+    site.machine.multiprocessors = 2
+    return site

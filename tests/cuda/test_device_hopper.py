@@ -11,14 +11,6 @@ from attnc import variants
 BF16 = ml_dtypes.bfloat16
 
 
-@pytest.fixture
-def hopper(site):
-    site.machine.capabilities[:] = [(9, 0)]
-    site.machine.shared = 227 * 1024
-    site.machine.multiprocessors = 2
-    return site
-
-
 @pytest.mark.parametrize("kind", ["cupy", "torch"])
 def test_a_call_takes_the_queue(hopper, kind):
     f, host = fresh(variants.causal), inputs(Lq=200, Lk=150)

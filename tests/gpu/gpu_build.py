@@ -1,4 +1,8 @@
-"""Compile every kernel that the checks and the benchmark on a GPU need: `python tests/gpu/gpu_build.py DIR [sm_90]`. No GPU needed."""
+"""Compile every kernel that the checks and the benchmark on a GPU need: `python tests/gpu/gpu_build.py DIR [TARGET...]`. No GPU needed.
+
+Each target has a directory of its own, DIR/TARGET. The default is what a Hopper GPU runs: kernels for sm_90a, and those for sm_90 to
+compare them with.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from gpu_cases import BENCHED, Case, cases
 
 from attnc.aot.build import Request, build
 from attnc.schedule.short import LEAST, QUERIES
+
+TARGETS = ("sm_90a", "sm_90")
 
 
 def request(case: Case, target: str) -> Request:
@@ -47,12 +53,16 @@ def compile_all(job: tuple[str, list[Request], str]) -> str:
     name, requests, folder = job
     for n, x in enumerate(requests):
         build(getattr(library, name), x, Path(folder), add=n > 0)
-    return f"{name}: {len(requests)} kernels"
+    return f"{folder}: {name}: {len(requests)} kernels"
 
 
-def main(folder: str, target: str = "sm_90") -> None:
+def main(folder: str, *targets: str) -> None:
     """All of it, on all processors."""
-    jobs: list[Any] = [(name, requests, folder) for name, requests in wanted(target)]
+    jobs: list[Any] = [
+        (name, requests, str(Path(folder, target)))
+        for target in targets or TARGETS
+        for name, requests in wanted(target)
+    ]
     with ProcessPoolExecutor(int(os.environ.get("JOBS", os.cpu_count() or 1))) as pool:
         for text in pool.map(compile_all, jobs):
             print(text, flush=True)

@@ -15,12 +15,17 @@ from attnc.variants.samples import examples_of
 
 SQUARE = ("natten", "sliding_tile")  # canvases: as many keys as queries
 DTYPES = ("bfloat16", "float16", "float32")
-BENCHED = ("full", "causal", "soft_cap", "alibi", "sliding_window")  # in bfloat16 at head dim 128
+BENCHED = ("full", "causal", "soft_cap", "alibi", "sliding_window", "document")  # in bfloat16 at head dim 128
+MASKED = ("causal", "sliding_window", "document")  # variants with weights of 0
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A variant of the library and the shape of a call: Q (B,Hq,Lq,D), K (B,Hkv,Lk,D), V (B,Hkv,Lk,Dv)."""
+    """A variant of the library and the shape of a call: Q (B,Hq,Lq,D), K (B,Hkv,Lk,D), V (B,Hkv,Lk,Dv).
+
+    poisoned: some values are NaN and infinite, which rows that mask them must not show. shared: all heads of K and V are the first one,
+    and all batches of V, by a stride of 0.
+    """
 
     name: str
     dtype: str = "bfloat16"
@@ -32,9 +37,11 @@ class Case:
     lse: bool = False
     strided: bool = False
     layout: str = "bhld"
+    poisoned: bool = False
+    shared: bool = False
 
     def __str__(self) -> str:
-        extra = " lse" * self.lse
+        extra = " lse" * self.lse + " poisoned" * self.poisoned + " shared" * self.shared
         return f"{self.name}: {self.setting}{extra}"
 
     @property
@@ -58,7 +65,14 @@ class Case:
         sizes = (self.batch, *self.heads, *x.lengths, x.D, x.Dv)
         q, k, v = arrays(x, rng)
         operands = examples_of(self.name, rng, *sizes, numpy_dtype(self.dtype))
-        return [placed(y, x) for y in (q, k, v)], operands
+        if self.poisoned:
+            n = v.shape[2]
+            v[..., n - 1, 5], v[..., n // 2, 6], v[..., n // 3, 7] = np.nan, np.inf, -np.inf
+        found = [placed(y, x) for y in (q, k, v)]
+        if self.shared:
+            assert x.layout == "bhld"
+            found[1:] = np.broadcast_to(found[1][:, :1], k.shape), np.broadcast_to(found[2][:1, :1], v.shape)
+        return found, operands
 
 
 def cases() -> list[Case]:
@@ -85,4 +99,22 @@ def cases() -> list[Case]:
         Case("causal", "float16", layout="blhd", strided=True),
         Case("document", D=128, lengths=(1030, 1030), heads=(2, 1), batch=1),
     ]
+    return [*found, *_large()]
+
+
+def _large() -> list[Case]:
+    """What rings, flags and maps may get wrong: many tiles, masked NaN, strides of 0."""
+    found = [
+        Case("full", D=128, lengths=(500, 1501)),
+        Case("causal", D=128, lengths=(1000, 1501)),
+        Case("causal", "float16", lengths=(1537, 1537), heads=(2, 1), batch=1),
+        Case("causal", D=96, lengths=(257, 333)),
+        Case("causal", D=192, Dv=128, lengths=(257, 333)),
+        Case("sliding_window", D=128, lengths=(1500, 1500), heads=(2, 1)),
+        Case("full", "float16", lengths=(40, 50), heads=(64, 8), batch=8),
+        Case("causal", shared=True),
+        Case("causal", "float16", D=128, lengths=(200, 333), shared=True),
+    ]
+    found += [Case(name, dtype, poisoned=True, lengths=(200, 200)) for name in MASKED for dtype in DTYPES]
+    found += [Case("causal", D=dim, poisoned=True, lengths=(150, 180), heads=(2, 1), batch=1) for dim in (128, 256)]
     return found

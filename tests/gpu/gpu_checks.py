@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gpu_cases import Case, cases
 
+from attnc.aot.files import manifest_file, read_manifest
 from attnc.backends.outputs import whole
 from attnc.errors import AttncError, DeviceError, ShapeError, UnsupportedError
 from attnc.runtime.arrays import numpy_dtype
 from attnc.runtime.binding import bind
+from attnc.schedule.cuda_target import CudaTarget, named, of_device
 from attnc.verification import report
 
 
@@ -40,6 +43,9 @@ class Machine:
         """A torch tensor on the GPU with the shape, strides and contents of a NumPy array; anything else as it is."""
         if not isinstance(x, np.ndarray):
             return x
+        if any(n > 1 and stride == 0 for n, stride in zip(x.shape, x.strides, strict=True)):
+            once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in x.strides)
+            return self.tensor(x[once]).expand(x.shape)
         bits = x.view(np.int16) if x.dtype.name == "bfloat16" else x
         order = np.argsort([-abs(s) for s in bits.strides], kind="stable")
         whole = np.ascontiguousarray(bits.transpose(order))
@@ -214,6 +220,69 @@ def graphs_with_tables(at: Machine) -> None:
         assert torch.equal(out, f(q, k, v, doc=doc))
 
 
+def graphs_with_repair(at: Machine) -> None:
+    """Replays of a graph clear what a launch notes of rows: NaN in a masked place, then no more, then elsewhere."""
+    f, (q, k, v) = _call(at, CAUSAL)
+    torch, finite = at.torch, v.clone()
+    f(q, k, v)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = f(q, k, v)
+    for key in (700, None, 20):
+        v.copy_(finite)
+        if key is not None:
+            v[:, :, key, 5] = float("nan")
+        graph.replay()
+        torch.cuda.synchronize()
+        seen = 1000 if key is None else key
+        assert not out[:, :, :seen].isnan().any() and out[:, :, seen:, 5].isnan().all()
+        assert torch.equal(out.nan_to_num(), f(q, k, v).nan_to_num())
+        gap = (out[:, :, :seen].float() - f(q, k, finite)[:, :, :seen].float()).abs().max()
+        assert float(gap) < 0.03, float(gap)  # of rows that another kernel computed again
+
+
+def many_items(at: Machine) -> None:
+    """More tiles than a GPU works on at once: each head of a large batch has the bits that it has alone."""
+    torch = at.torch
+    f = at.variant(CAUSAL)
+    q, k, v = (torch.randn((5, h, 700, 128), device="cuda").to(torch.bfloat16) for h in (32, 8, 8))
+    out = f(q, k, v)
+    for b, h in ((0, 0), (0, 31), (2, 13), (4, 4), (4, 31)):
+        one = slice(b, b + 1), slice(h // 4, h // 4 + 1)
+        assert torch.equal(out[b : b + 1, h : h + 1], f(q[b : b + 1, h : h + 1], k[one], v[one])), (b, h)
+
+
+def heads_of_stride_0(at: Machine) -> None:
+    """K and V of one head for all, and of one batch, without a copy: the bits of the copy."""
+    f, (q, k, v) = _call(at, CAUSAL)
+    one, batch = k[:, :1].expand_as(k), v[:1].expand_as(v)
+    assert at.torch.equal(f(q, one, batch), f(q, one.contiguous(), batch.contiguous()))
+
+
+def schedule(at: Machine) -> str:
+    """The kernels are those of the best target that there is; on a GPU of 9.0 with kernels for it, those of wgmma."""
+    f, (q, k, v) = _call(at, CAUSAL)
+    f(q, k, v)
+    calls = f._on_device if at.folder is None else f._calls
+    loaded = [x.executable for key, x in calls._loaded.items() if "bfloat16" in key]
+    found = [x for x in loaded if x.features["d"] == 128]
+    capability = at.torch.cuda.get_device_capability()
+    best = of_device(capability) if at.folder is None else _built(at.folder, capability)
+    assert found and all(x.target == best for x in found), (found[0].target.name, best.name)
+    for x in found:
+        roles = [stage.role for stage in x.stages]
+        assert ("repair" in roles) == bool(x.stages[roles.index("main")].maps) == (best.feature == "a"), roles
+    return f"{best.name}, {'wgmma' if best.feature else 'mma'}"
+
+
+def _built(folder: str, capability: tuple[int, int]) -> CudaTarget:
+    manifest = read_manifest(manifest_file(Path(folder), "causal"))
+    names = {x.target for y in manifest.specialised for x in y.kernels}
+    targets = [x for x in map(named, names) if x.runs_on(capability)]
+    return max(targets, key=lambda x: (x.capability, x.feature))
+
+
 def long_rows(at: Machine) -> None:
     """16411 queries and keys against float64 on rows of the first, a middle and the last tile."""
     torch = at.torch
@@ -264,7 +333,8 @@ def bad_input(at: Machine) -> None:
 
 
 OTHERS = (
-    cupy_arrays, out_is_written, rows_without_keys, streams, graphs, graphs_with_tables, long_rows, threads, bad_input,
+    schedule, cupy_arrays, out_is_written, rows_without_keys, streams, graphs, graphs_with_tables, graphs_with_repair, long_rows,
+    many_items, heads_of_stride_0, threads, bad_input,
 )  # fmt: skip
 
 

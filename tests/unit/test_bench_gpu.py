@@ -46,26 +46,44 @@ def pretend(monkeypatch):
 
 
 def test_the_peers_compute_the_same(pretend):
-    chosen = gpu.problems(length=48, heads=(2,), dim=16, window=7)
-    rows = list(gpu.bench_gpu(chosen, gpu.source(None), rounds=1))
-    assert [x.problem.name for x in rows] == ["full", "causal", "soft_cap", "alibi", "sliding_window"]
+    chosen = gpu.problems([(2, 2, 48)], dim=16, window=7)
+    other = {"sm_90": gpu.source(None)}
+    rows = list(gpu.bench_gpu(chosen, gpu.source(None), rounds=1, beside=other))
+    assert [x.problem.name for x in rows] == ["full", "causal", "soft_cap", "alibi", "sliding_window", "document"]
     for row in rows:
-        flash, cudnn, flex = row.peers
+        same, flash, cudnn, flex = row.peers
+        assert (same.name, same.failed, same.difference) == ("sm_90", "", 0.0)
         assert not flex.failed and flex.difference < 0.05, (row.problem.name, flex)
         assert bool(flash.failed) == (row.problem.name not in ("full", "causal")) and cudnn.failed
         assert row.seconds == flex.seconds == pytest.approx(1e-3)
     columns, cells = gpu.table(rows)
-    assert len(columns) == len(cells[0]) == 10 and cells[1][:2] == ["causal", "1x2x48x16"]
+    assert len(columns) == len(cells[0]) == 11 and cells[1][:2] == ["causal", "2x2x48x16"]
+    assert columns[5] == "sm_90 / attnc" and cells[1][5] == "1.00"
 
 
-def test_the_work_is_what_the_mask_needs():
-    shapes = {x.name: x for x in gpu.problems(length=48, heads=(2,), dim=16, window=7)}
+def test_what_is_beside_may_fail(pretend):
+    def missing(name):
+        raise DeviceError("no kernels", cause="none were built", cure="build them")
+
+    (row,) = gpu.bench_gpu(
+        gpu.problems([(1, 2, 48)], dim=16)[:1], gpu.source(None), 1, ("flex_attention",), {"sm_90": missing}
+    )
+    assert row.peers[0].failed.startswith("DeviceError") and not row.peers[1].failed
+
+
+def test_the_work_is_what_the_mask_needs(pretend):
+    shapes = {x.name: x for x in gpu.problems([(1, 2, 48)], dim=16, window=7)}
     i, j = np.indices((48, 48))
     assert shapes["full"].pairs == 48**2 and shapes["causal"].pairs == int((j <= i).sum())
     assert shapes["sliding_window"].pairs == int(((j <= i) & (i - j < 7)).sum())
     assert shapes["full"].work == 4 * 2 * 48**2 * 16
+    (doc,) = shapes["document"].operands(torch)["doc"].numpy()
+    assert shapes["document"].pairs == int((doc[i] == doc[j]).sum()) and len(set(doc)) == 4
     standard = [(x.name, x.shape) for x in gpu.problems()]
-    assert ("causal", (1, 16, 16384, 128)) in standard and ("causal", (1, 64, 16384, 128)) in standard
+    assert {shape for name, shape in standard if name == "causal"} == {
+        (1, 16, 16384, 128), (4, 16, 4096, 128), (1, 64, 16384, 128), (2, 16, 8192, 128),
+    }  # fmt: skip
+    assert sum(gpu._lengths(16384)) == 16384 and sum(gpu._lengths(5000)) == 5000
 
 
 def test_sets_of_arrays_are_larger_than_the_cache(pretend):
