@@ -7,7 +7,7 @@ import pytest
 
 from attnc.backends.cuda import sass
 from attnc.backends.cuda.toolchain import versions
-from attnc.bench.cuda_static import StaticRow, bench_cuda_static, table
+from attnc.bench.cuda_static import NAMES, StaticRow, bench_cuda_static, table
 from attnc.schedule.wgmma import Wgmma
 
 pytestmark = pytest.mark.skipif(
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 SCORES = r"HGMMA\.64x\d+x16\.F32\.BF16 R\d+, gdesc"
 PRODUCT = r"HGMMA\.64x\d+x16\.F32\.BF16 R\d+, R\d+, gdesc\[UR\d+\]\.tnspB"
 WEIGHT = r"MUFU\.EX2"
-KERNELS = [("full", 128), ("causal", 64), ("soft_cap", 64), ("alibi", 128), ("sliding_window", 64)]
+KERNELS = [(name, dim) for name in NAMES for dim in (64, 128)]
 
 
 @functools.cache
@@ -29,9 +29,8 @@ def places(code, pattern: str) -> list[int]:
     return [n for n, x in enumerate(code) if re.search(pattern, x.text)]
 
 
-@pytest.mark.parametrize(
-    ("name", "dim"), [("causal", 128), *(pytest.param(*x, marks=pytest.mark.slow) for x in KERNELS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "dim"), KERNELS)
 def test_a_kernel_is_what_the_schedule_says(name: str, dim: int) -> None:
     row = compiled(name, dim)
     resources(row)
