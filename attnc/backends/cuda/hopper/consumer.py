@@ -151,6 +151,7 @@ class Sweep:
                 out.line(ring.wait("full"))
             self._places(self.rings)
             Turn(ctx, self.keys, _of_keys).emit()
+            out.line("warp_sync()  # all threads have read what one of them releases")
             self._release(self.rings)
         self.last()
 
@@ -207,7 +208,10 @@ class Sweep:
         read = {x for s in between if isinstance(s, FeatureReduce) for x in reads(s)}
         self._release(ring for ring in early if ring.name not in read)
         Turn(ctx, self.keys, _of_keys).between()
-        self._release(ring for ring in early if ring.name in read)
+        held = [ring for ring in early if ring.name in read]
+        if held:
+            ctx.out.line("warp_sync()  # all threads have read what one of them releases")
+        self._release(held)
 
     def _accumulate(self, late: list[Ring]) -> None:
         """Start the product of weights and values."""

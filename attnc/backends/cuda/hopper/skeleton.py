@@ -128,6 +128,7 @@ class Block:
         held = held or (room is not None and any(room.base == ctx.tiles[name].base for name in tiles))
 
         def release() -> None:
+            ctx.out.line("warp_sync()")
             ctx.out.line(f"mbar_arrive_if({FIRST}, {self.empty})")
 
         def keep() -> None:
