@@ -15,7 +15,7 @@ from attnc.backends.block import Layout
 from attnc.backends.cuda import compile as compiler
 from attnc.backends.cuda import kernel
 from attnc.backends.cuda.compile import compile_cubin
-from attnc.backends.cuda.emit import stages
+from attnc.backends.cuda.source import stages
 from attnc.backends.cuda.toolchain import toolchain, versions
 from attnc.runtime.cache import Cache
 from attnc.schedule.cuda_target import named
@@ -62,9 +62,9 @@ def test_the_code_is_that_of_all_of_numbas_passes(name, target, roles, front, mo
 
     def cubins():
         return {
-            role: compile_cubin(text, f"/nowhere/{role}.py", threads, named(target)).code
-            for role, text, _, threads, _ in stages(source, schedule)
-            if role in roles
+            x.role: compile_cubin(x.text, f"/nowhere/{x.role}.py", x.threads, named(target)).code
+            for x in stages(source, schedule)
+            if x.role in roles
         }
 
     found = cubins()
