@@ -49,8 +49,7 @@ def front(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "target", "roles"),
     [
-        ("sliding_window", "sm_90a", {"main", "repair"}),
-        ("causal", "sm_80", {"main"}),
+        ("sliding_window", "sm_90a", {"main"}),
         ("document", "sm_80", {"summary"}),
     ],
 )

@@ -47,7 +47,25 @@ def common(operands: tuple[Any, ...]) -> np.dtype[Any]:
     return chosen
 
 
+def _alike(operands: tuple[Any, ...]) -> np.dtype[Any] | None:
+    """The type of operands that are all Values of one type, float32 where constants of Python are among them; None for others."""
+    dtype, constants = None, False
+    for x in operands:
+        if type(x) is Value:
+            if dtype is not None and x.data.dtype is not dtype:
+                return None
+            dtype = x.data.dtype
+        elif type(x) is float:
+            constants = True
+        else:
+            return None
+    return dtype if dtype is FLOAT32 or (dtype in _RANK and not constants) else None
+
+
 def _values(operands: tuple[Any, ...], kinds: str, name: str) -> tuple[list[Data], np.dtype[Any]]:
+    dtype = _alike(operands)
+    if dtype is not None and dtype.kind in kinds:  # most often, so this need not ask each for its type
+        return [x.data if type(x) is Value else np.float32(x) for x in operands], dtype
     dtype = common(operands)
     if dtype == BOOL and "b" not in kinds:
         dtype = INT64

@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import traceback
 from collections.abc import Iterable, Sequence
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,12 @@ def _place(error: Exception, source: str, index: int) -> str:
     return f"block {index}, line {lines[-1]} of the kernel: {source.splitlines()[lines[-1] - 1].strip()}"
 
 
+@functools.lru_cache(16)
+def _compiled(filename: str, source: str) -> CodeType:
+    """Python's code, which all groups of threads execute."""
+    return compile(source, filename, "exec")
+
+
 class Program:
     """The modules that a kernel consists of: its own source, and those of its package that it imports."""
 
@@ -83,7 +89,7 @@ class Program:
     def execute(self, filename: str, source: str) -> dict[str, Any]:
         """The names of a module after its source has run."""
         space: dict[str, Any] = {"__builtins__": self.builtins, "__name__": filename}
-        exec(compile(source, filename, "exec"), space)
+        exec(_compiled(filename, source), space)
         return space
 
     def _import(self, name: str, space: Any = None, here: Any = None, wanted: Any = (), level: int = 0) -> Any:

@@ -50,6 +50,7 @@ class Registers:
     def __init__(self, shape: Any, kind: Any, order: Order) -> None:
         self.shape = tuple(int(x) for x in (shape if isinstance(shape, tuple) else (shape,)))
         self.letter, self.order = letter_of(kind), order
+        self.dtype = LETTERS[self.letter]
         self.cells: list[Any] = [POISON[self.letter]] * math.prod(self.shape)
         self.results = self.sources = self.touched = self.held = 0
         self.fresh = False
@@ -78,7 +79,12 @@ class Registers:
             raise IndexError(f"{len(index)} indices into registers of shape {self.shape}")
         place = 0
         for x, extent in zip(index, self.shape, strict=True):
-            k = operator.index(x)
+            if type(x) is int:
+                k = x
+            elif type(x) is Value and type(x.data) is np.int64:  # the counter of a loop, most often
+                k = int(x.data)
+            else:
+                k = operator.index(x)
             if not 0 <= k < extent:
                 raise IndexError(f"index {tuple(map(operator.index, index))} into registers of shape {self.shape}")
             place = place * extent + k
@@ -94,6 +100,9 @@ class Registers:
         if self.results or self.sources or self.fresh:
             self._unready("written")
         self.touched = self.order.time
+        if type(value) is Value and value.data.dtype is self.dtype:
+            self.cells[self._place(index)] = value.data
+            return
         data = operand(value)
         is_mask = data is not None and data.dtype.kind == "b"  # which integers hold as 0 and 1
         self.cells[self._place(index)] = convert(Value(widened(value)) if is_mask else value, self.letter)

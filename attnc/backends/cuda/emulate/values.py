@@ -50,9 +50,15 @@ def widened(x: Any) -> Data:
 
 def _operator(apply: Callable[[Any, Any], Any], typed: Callable[[Any], Data], swapped: bool = False) -> Any:
     def method(self: Value, other: Any) -> Any:
-        x, y = typed(self), typed(other)
-        if y is None:
-            return NotImplemented
+        x = self.data
+        if x.dtype is INT64 and type(other) is int:
+            y = other  # NumPy gives a constant the type of what it meets
+        elif type(other) is Value and x.dtype is INT64 and other.data.dtype is INT64:
+            y = other.data
+        else:
+            x, y = typed(self), typed(other)
+            if y is None:
+                return NotImplemented
         return Value(apply(y, x) if swapped else apply(x, y))
 
     return method
