@@ -20,6 +20,7 @@ from attnc.backends.cpu.context import Types
 from attnc.backends.cpu.emit import emit as emit_source
 from attnc.backends.cuda import body
 from attnc.backends.cuda import emit as cuda_emit
+from attnc.backends.cuda.hopper import skeleton
 from attnc.compile import lower
 from attnc.interp import ELEMENTWISE, Inputs, Interpreter, interpret
 from attnc.ir.graph import Graph, Node, const, node, topological
@@ -214,7 +215,8 @@ def test_every_statement_has_a_rule() -> None:
     assert matched(text.line) == names
     inside, outside = {x.__name__ for x in typing.get_args(Statement)}, {x.__name__ for x in typing.get_args(Step)}
     assert matched(sweep._body) == matched(body.Body._statement) == inside
-    assert matched(emit._steps) == outside - of_parts and matched(cuda_emit._kernel) == outside
+    assert matched(emit._steps) == matched(skeleton.Block._steps) == outside - of_parts
+    assert matched(cuda_emit._steps) == outside
 
 
 def test_every_statement_occurs_is_printed_and_is_executed(inputs: Inputs) -> None:
