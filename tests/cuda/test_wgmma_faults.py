@@ -335,7 +335,7 @@ FLAGS = {
     "no flags": (swapped("and_(vote_any(more), eq(lane, 0))", "and_(vote_any(more), eq(lane, 32))", 1), WRONG),
     "flags of one consumer": (swapped("tile * 2 + (warp >> 2)), 1)", "tile * 2), 1)", 1), WRONG),
     "flags of one sign": (swapped("ne(value, 0.0)", "lt(value, 0.0)", 1), WRONG),
-    "flags of rows that are not there": (swapped("and_(ne(value, 0.0), lt(first_row + 8 * hf, ni))", "ne(value, 0.0)", 1), OutOfBounds),
+    "flags of rows that are not there": (swapped("and_(ne(value, 0.0), lt(first_row + 16 * rt + 8 * hf, ni))", "ne(value, 0.0)", 1), OutOfBounds),
     "flags of one lane": (swapped("vote_any(more)", "more", 1), WRONG),
     "flags of one feature": (swapped("value = fma(acc[rt, ft, 2 * hf + e], 0.0, value)", "value = fma(acc[rt, 8, 2 * hf + e], 0.0, value)", 1), WRONG),
 }  # fmt: skip

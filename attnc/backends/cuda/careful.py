@@ -5,7 +5,7 @@ The first run multiplies as the hardware does. NaN and infinity stay in a sum, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from attnc.backends.cuda.context import Context
@@ -23,7 +23,7 @@ INFINITY = {
 @contextmanager
 def runs(ctx: Context, keys: Keys) -> Iterator[None]:
     """The loop around a sweep: once more, carefully, where a sum of products is not finite."""
-    found = {s.accumulator: s.feature for s in (*keys.full, *keys.partial) if isinstance(s, DotAcc) and s.skip_zero}
+    found = guarded([keys])
     ctx.careful = bool(found)
     if not found:
         yield
@@ -37,20 +37,32 @@ def runs(ctx: Context, keys: Keys) -> Iterator[None]:
     out.line("careful = False")
     with out.block("while True:"):
         yield
-        out.line("more = False  # whether a sum is not finite")
-        with ctx.rows():
-            out.line("value = cast_float(0.0)")
-            for name, feature in found.items():
-                with (
-                    out.block(f"for ft in unrolled({ctx.vectors(1, feature).length // 8}):"),
-                    out.block("for e in unrolled(2):"),
-                ):
-                    out.line(f"value = fma({ctx.arrays[name]}[rt, ft, 2 * hf + e], 0.0, value)")
-            out.line("more = or_(more, and_(ne(value, 0.0), lt(first_row + 16 * rt + 8 * hf, ni)))")
+        not_finite(ctx, found)
         with out.block("if careful or not barrier_or(more):"):
             out.line("break")
         out.line("careful = True  # again, with weights of 0 kept from NaN and infinite values")
     ctx.careful = False
+
+
+def guarded(keys: Iterable[Keys]) -> dict[str, str]:
+    """Sums that weights of 0 must keep from values that are not finite, with their features."""
+    bodies = [body for each in keys for body in (each.full, each.partial)]
+    return {s.accumulator: s.feature for body in bodies for s in body if isinstance(s, DotAcc) and s.skip_zero}
+
+
+def not_finite(ctx: Context, sums: Mapping[str, str]) -> None:
+    """Print `more`: whether a sum of a thread's live rows is not finite."""
+    out = ctx.out
+    out.line("more = False  # whether a sum is not finite")
+    with ctx.rows():
+        out.line("value = cast_float(0.0)")
+        for name, feature in sums.items():
+            with (
+                out.block(f"for ft in unrolled({ctx.vectors(1, feature).length // 8}):"),
+                out.block("for e in unrolled(2):"),
+            ):
+                out.line(f"value = fma({ctx.accumulator(name, feature)}[rt, ft, 2 * hf + e], 0.0, value)")
+        out.line("more = or_(more, and_(ne(value, 0.0), lt(first_row + 16 * rt + 8 * hf, ni)))")
 
 
 def keep(ctx: Context, s: Map) -> None:

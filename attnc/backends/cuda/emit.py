@@ -27,7 +27,7 @@ from attnc.schedule.mma import Mma
 from attnc.schedule.short import PLAIN, Form
 from attnc.schedule.wgmma import Wgmma
 from attnc.tile.merge import split
-from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, Merge, Program, RowMap, Save, Store
+from attnc.tile.program import FeatureReduce, Keys, Load, Merge, Program, RowMap, Save, Store
 from attnc.tile.share import shares
 
 FIXED = (
@@ -56,7 +56,7 @@ def emit(
 
     if isinstance(schedule, Wgmma):
         source = module(program, schedule, False, "")
-        if not guarded(program):
+        if not careful.guarded(program.sweeps):
             return source
         small = Mma(4, 1, 64 if max(features[f] for f in ("d", "e")) <= 128 else 32)
         return replace(
@@ -71,11 +71,6 @@ def emit(
     source = module(first, schedule, form.share, "the states of a part of the keys.")
     merge = module(last, parts.MERGE, False, "the parts merged.")
     return replace(source, merge=merge, record=parts.record(first.sweeps[0].states, features).bytes)
-
-
-def guarded(program: Program) -> bool:
-    """Whether weights of 0 must keep values that are not finite from an output."""
-    return any(isinstance(s, DotAcc) and s.skip_zero for s in program.statements())
 
 
 def carefully(program: Program) -> Program:
@@ -100,7 +95,7 @@ def _module(ctx: Context, title: str, limit: int) -> Source:
     }
     ctx.out = body
     if isinstance(ctx.schedule, Wgmma):
-        body = skeleton.Block(ctx, limit, guarded(ctx.program)).emit()
+        body = skeleton.Block(ctx, limit, bool(careful.guarded(ctx.program.sweeps))).emit()
     else:
         _kernel(ctx)
     parameters += tuple(ctx.maps)

@@ -36,10 +36,7 @@ def dot_acc(ctx: Context, s: DotAcc) -> None:
     out, values, tall = ctx.out, ctx.tiles[s.values], ctx.schedule.tall
     target, weights = ctx.accumulator(s.accumulator, s.feature), ctx.arrays[s.weights]
     features = values.shape.length // 8
-    if s.scale is not None:
-        with ctx.rows(), out.block(f"for ft in unrolled({features}):"), out.block("for e in unrolled(2):"):
-            element = f"{target}[rt, ft, 2 * hf + e]"
-            out.line(f"{element} = mul({ctx.arrays[s.scale]}[rt, hf], {element})")
+    rescale(ctx, s)
     if not ctx.types.tensor_cores:
         _dot_acc_float(ctx, target, weights, values)
         return
@@ -54,6 +51,15 @@ def dot_acc(ctx: Context, s: DotAcc) -> None:
         with out.block(f"for n in unrolled({features // 2}):"):
             out.line(f"b0, b1, b2, b3 = ldmatrix_t({shared.step(values, start, 'n')} + kk * {16 * values.shape.width})")
             _mma(ctx, target, a)
+
+
+def rescale(ctx: Context, s: DotAcc) -> None:
+    """acc = alpha acc."""
+    out, target, count = ctx.out, ctx.accumulator(s.accumulator, s.feature), ctx.vectors(1, s.feature).length // 8
+    if s.scale is not None:
+        with ctx.rows(), out.block(f"for ft in unrolled({count}):"), out.block("for e in unrolled(2):"):
+            element = f"{target}[rt, ft, 2 * hf + e]"
+            out.line(f"{element} = mul({ctx.arrays[s.scale]}[rt, hf], {element})")
 
 
 def _clear(ctx: Context, target: str, columns: int) -> None:

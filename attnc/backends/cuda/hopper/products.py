@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attnc.backends.cuda.context import Context, Tile
+from attnc.backends.cuda.products import rescale
 from attnc.schedule.mma import Swizzled
 from attnc.schedule.wgmma import UNIT
 from attnc.tile.program import Dot, DotAcc
@@ -57,15 +58,8 @@ def packed(ctx: Context, s: DotAcc) -> str:
 
 def prepare(ctx: Context, s: DotAcc) -> None:
     """acc = alpha acc, and the weights in 16 bits: what must be done before the product may start."""
-    out, target, weights = ctx.out, ctx.accumulator(s.accumulator, s.feature), ctx.arrays[s.weights]
-    if s.scale is not None:
-        with (
-            ctx.rows(),
-            out.block(f"for ft in unrolled({ctx.vectors(1, s.feature).length // 8}):"),
-            out.block("for e in unrolled(2):"),
-        ):
-            element = f"{target}[rt, ft, 2 * hf + e]"
-            out.line(f"{element} = mul({ctx.arrays[s.scale]}[rt, hf], {element})")
+    out, weights = ctx.out, ctx.arrays[s.weights]
+    rescale(ctx, s)
     a = packed(ctx, s)
     with out.block(f"for kk in unrolled({ctx.schedule.keys // 16}):"):
         for n in range(4):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from attnc.backends.cuda import output, prepare
+from attnc.backends.cuda import careful, output, prepare
 from attnc.backends.cuda.body import feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile
 from attnc.backends.cuda.hopper import queue
@@ -21,7 +21,7 @@ from attnc.backends.cuda.hopper.rings import FIRST, INFO, Barriers, Ring
 from attnc.backends.cuda.hopper.shape import computed, roles
 from attnc.backends.printer import Printer
 from attnc.schedule.wgmma import Wgmma
-from attnc.tile.program import DotAcc, FeatureReduce, Keys, Load, RowMap, Store, reads
+from attnc.tile.program import FeatureReduce, Keys, Load, RowMap, Store, reads
 
 NOTHING = "tiles"  # the ring of sweeps that copy no vectors of keys
 PATTERN = 1024  # bytes after which the swizzle of rows of 128 bytes repeats: tiles begin at multiples
@@ -185,18 +185,5 @@ class Block:
     def _note(self) -> None:
         """Set the flag of rows with a sum that is not finite: they are computed again, with care, by another kernel."""
         ctx, out = self.ctx, self.ctx.out
-        out.line("more = False  # whether a sum is not finite")
-        sums = {
-            s.accumulator: s.feature
-            for keys in ctx.program.sweeps
-            for s in (*keys.full, *keys.partial)
-            if isinstance(s, DotAcc) and s.skip_zero
-        }
-        with ctx.rows():
-            out.line("value = cast_float(0.0)")
-            for name, feature in sums.items():
-                array, count = ctx.accumulator(name, feature), ctx.vectors(1, feature).length // 8
-                with out.block(f"for ft in unrolled({count}):"), out.block("for e in unrolled(2):"):
-                    out.line(f"value = fma({array}[rt, ft, 2 * hf + e], 0.0, value)")
-            out.line("more = or_(more, and_(ne(value, 0.0), lt(first_row + 8 * hf, ni)))")
+        careful.not_finite(ctx, careful.guarded(ctx.program.sweeps))
         out.line(f"store_r_if(and_(vote_any(more), {FIRST}), {queue.flag(ctx)}, 1)")
