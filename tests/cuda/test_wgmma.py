@@ -9,6 +9,7 @@ from running import emitted, run
 from test_cuda_variants import FORMULAS, NAMES, sample
 from test_nonfinite import SHAPE, agrees, linear, poisoned, signed, twice, window
 
+import attnc as at
 import attnc.variants as library
 from attnc.backends.cuda.hopper import queue
 from attnc.schedule.short import Form
@@ -160,3 +161,15 @@ def test_schedules_have_registers_and_shared_memory(widest):
         assert s.rows == UNIT * s.consumers and sum(s.groups) == s.threads and s.keys % 16 == 0
         assert s.rows * shape.query + s.stages * s.keys * shape.ring <= 226 * 1024
         assert s.keys * 1.5 / 2 + widest / 2 < consumer
+
+
+@at.attention
+def named_as_maps(q, k, v, i, *, q_map: float = 0.5, out0_map: float = 2.0):
+    """Operands with the names of parameters."""
+    return at.softmax(at.dot(q, k) * q_map) @ v * out0_map
+
+
+def test_operands_may_be_called_as_the_maps_are():
+    q, k, v, _ = sample("full", np.float16, **SMALL)
+    found = agrees(hopper(named_as_maps, q, k, v, {"q_map": 0.3, "out0_map": 1.5}))
+    assert isinstance(found.schedule, Wgmma)

@@ -15,7 +15,7 @@ from attnc.backends.block import Layout
 from attnc.backends.cuda import careful, items, parts, prepare, ptx, shared
 from attnc.backends.cuda.body import Body, begin_states, feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile, Types
-from attnc.backends.cuda.executable import QUEUE
+from attnc.backends.cuda.executable import FLAG, QUEUE
 from attnc.backends.cuda.hopper import skeleton
 from attnc.backends.cuda.output import reads_accumulators, reduce_features, store
 from attnc.backends.cuda.search import Search
@@ -32,7 +32,7 @@ from attnc.tile.share import shares
 
 FIXED = (
     "row rest lane warp quad first_row first_key start item tile tiles b h i0 i1 ni j0 j1 now stage full last rt hf ct ft e kk n n0 n1 n2 n3 n4 n5 ia ib ja jb f i j c r p x even odd b0 b1 b2 b3 "
-    "part parts length row0 kv records scratch address live first careful key turn value cursor approved span stop widest certain possible more end number items served tiles waiting section first_head wide INF NAN INT_MIN INT_MAX range min max kernel"
+    "part parts length row0 kv records scratch address live first careful key turn value cursor approved span stop widest certain possible more end number items served waiting section first_head wide INF NAN INT_MIN INT_MAX range min max kernel"
 )
 
 
@@ -86,25 +86,26 @@ def _module(ctx: Context, title: str, limit: int) -> Source:
         isinstance(ctx.schedule, Wgmma) or ctx.repairs or any(isinstance(s, Save | Merge) for s in ctx.program.steps)
     )
     without = ("counter", "scratch_stride") if works else ("counter", "scratch", "scratch_stride")
-    parameters = tuple(name for name in ctx.layout.words if name not in without)
+    words = tuple(name for name in ctx.layout.words if name not in without)
     ctx.names.used |= {
         *FIXED.split(),
-        *parameters,
+        *words,
+        *(x.removesuffix("_p") + ptx.MAP for x in words),  # the names of maps among them
         *keyword.kwlist,
         *(name for part in ptx.names().values() for name in part),
     }
     ctx.out = body
     if isinstance(ctx.schedule, Wgmma):
-        body = skeleton.Block(ctx, limit, bool(careful.guarded(ctx.program.sweeps))).emit()
+        body = skeleton.Block(ctx, limit).emit()
     else:
         _kernel(ctx)
-    parameters += tuple(ctx.maps)
+    parameters = (*words, *ctx.maps)
     code = Printer()
     with code.block(f"def kernel({', '.join(parameters)}):"):
         for text in (*ctx.top.lines(), *body.lines()):
             code.line(text)
     text = "\n\n\n".join((_header(ctx, title, str(code)), str(code)))
-    summary = _summary(ctx, parameters[: len(parameters) - len(ctx.maps)]) if ctx.searches else None
+    summary = _summary(ctx, words) if ctx.searches else None
     return Source(text, parameters, ctx.shared, summary, maps=tuple(ctx.maps.values()))
 
 
@@ -166,7 +167,7 @@ def _kernel(ctx: Context) -> None:
     top.line(f"first_row, first_key = {16 * ctx.schedule.tall} * warp + (lane >> 2), 2 * quad")
     items.begin(ctx)
     if ctx.repairs:
-        with ctx.out.block(f"if load_i32(scratch + {QUEUE} + 4 * (item * tiles + tile)) != 0:"):
+        with ctx.out.block(f"if load_i32(scratch + {QUEUE} + {FLAG} * (item * tiles + tile)) != 0:"):
             _steps(ctx)
     else:
         _steps(ctx)

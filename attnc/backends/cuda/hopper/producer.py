@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from attnc.backends.cuda.context import Context, Tile
 from attnc.backends.cuda.hopper import queue
 from attnc.backends.cuda.hopper.rings import FIRST, Ring
+from attnc.backends.cuda.ptx import MAP
 from attnc.backends.cuda.search import Search
 from attnc.backends.cuda.tensor_map import TensorMap
 from attnc.schedule.mma import Swizzled
@@ -16,7 +17,7 @@ from attnc.tile.program import Keys, Load
 
 def box(ctx: Context, array: str, feature: str, shape: Swizzled, rows: int) -> str:
     """The map of an array in boxes of `rows` vectors: one panel each."""
-    name = f"{array}_map"
+    name = f"{array}{MAP}"
     found = TensorMap(name, array, feature, rows, shape.width // shape.itemsize)
     assert ctx.maps.setdefault(name, found) == found, f"internal error: {array} in boxes of two shapes"
     return name

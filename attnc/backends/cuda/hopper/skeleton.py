@@ -7,20 +7,20 @@ there are stages, also across items.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from attnc.backends.cuda import careful, output, prepare
 from attnc.backends.cuda.body import feature_reduce, row_map
 from attnc.backends.cuda.context import Context, Tile
 from attnc.backends.cuda.hopper import queue
-from attnc.backends.cuda.hopper.consumer import Sweep
+from attnc.backends.cuda.hopper.consumer import TURNS, Sweep
 from attnc.backends.cuda.hopper.output import copied
 from attnc.backends.cuda.hopper.output import store as copy_out
 from attnc.backends.cuda.hopper.producer import Producer
 from attnc.backends.cuda.hopper.rings import FIRST, INFO, Barriers, Ring
 from attnc.backends.cuda.hopper.shape import computed, roles
 from attnc.backends.printer import Printer
-from attnc.schedule.wgmma import Wgmma
+from attnc.schedule.wgmma import GROUP, Wgmma
 from attnc.tile.program import FeatureReduce, Keys, Load, RowMap, Store, reads
 
 NOTHING = "tiles"  # the ring of sweeps that copy no vectors of keys
@@ -30,11 +30,12 @@ PATTERN = 1024  # bytes after which the swizzle of rows of 128 bytes repeats: ti
 class Block:
     """One kernel under construction."""
 
-    def __init__(self, ctx: Context, limit: int, guarded: bool) -> None:
-        """limit: bytes of shared memory of a block. guarded: whether sums that are not finite are noted."""
+    def __init__(self, ctx: Context, limit: int) -> None:
+        """limit: bytes of shared memory of a block."""
         assert isinstance(ctx.schedule, Wgmma)
-        self.ctx, self.limit, self.guarded = ctx, limit, guarded
+        self.ctx, self.schedule, self.limit = ctx, ctx.schedule, limit
         sweeps = ctx.program.sweeps
+        self.guarded = careful.guarded(sweeps)
         self.uneven = any(x.run is not None or x.hull is not None or x.possible.op != "const" for x in sweeps)
         self.bars = Barriers(ctx)
         self.full, self.empty = self.bars.new(1, 1), self.bars.new(1, ctx.schedule.warps)
@@ -43,8 +44,7 @@ class Block:
 
     def emit(self) -> Printer:
         """The body of the kernel, behind what is printed to `ctx.top`."""
-        ctx, schedule = self.ctx, self.ctx.schedule
-        assert isinstance(schedule, Wgmma)
+        ctx, schedule = self.ctx, self.schedule
         ctx.unit = PATTERN
         sweeps = ctx.program.sweeps
         ctx.top.line("start = shared()")
@@ -52,7 +52,7 @@ class Block:
         self._tiles()
         consumers, producer = Printer(), Printer()
         ctx.out = consumers
-        self._consumers(schedule)
+        self._consumers()
         ctx.out = producer
         loaded = next(
             (ctx.tiles[s.name] for s in ctx.program.steps if isinstance(s, Load) and s.graph.op == "role"), None
@@ -71,8 +71,7 @@ class Block:
 
     def _tiles(self) -> None:
         """Room for the queries, and rings for the keys: one for each name, whose sweeps have it in turn."""
-        ctx, schedule = self.ctx, self.ctx.schedule
-        assert isinstance(schedule, Wgmma)
+        ctx, schedule = self.ctx, self.schedule
         for s in ctx.program.steps:
             if isinstance(s, Load):
                 ctx.tiles[s.name] = ctx.allocate(s.name, schedule.rows, s.feature)
@@ -87,8 +86,7 @@ class Block:
             self.rings[keys.number] = [rings[name] for name in found]
 
     def _ring(self, name: str, s: Load | None, number: int) -> Ring:
-        ctx, schedule = self.ctx, self.ctx.schedule
-        assert isinstance(schedule, Wgmma)
+        ctx, schedule = self.ctx, self.schedule
         stages = schedule.stages
         room = None if s is None else ctx.allocate(name, schedule.keys, s.feature, stages)
         full, empty = self.bars.new(stages, 1), self.bars.new(stages, schedule.warps)
@@ -96,8 +94,8 @@ class Block:
         turn, role = ctx.names.fresh(f"turn_{name}"), "" if s is None else s.graph["name"]
         return Ring(name, role, room, full, empty, infos, turn, stages)
 
-    def _consumers(self, schedule: Wgmma) -> None:
-        ctx, out = self.ctx, self.ctx.out
+    def _consumers(self) -> None:
+        ctx, out, schedule = self.ctx, self.ctx.out, self.schedule
         out.line(f"registers_more({schedule.registers[1]})")
         out.line("quad = lane & 3")
         out.line("first_row, first_key = 16 * warp + (lane >> 2), 2 * quad")
@@ -106,7 +104,7 @@ class Block:
             out.line(f"{turn} = resize(0, 32)")
         if schedule.pingpong:
             with out.block(f"if warp >> 2 == {schedule.consumers - 1}:  # the first consumer begins"):
-                out.line("named_arrive(8, 256)")
+                out.line(f"named_arrive({TURNS}, {2 * GROUP})")
         with out.block("while True:"):
             out.line(f"mbar_wait({self.full}, served & 1)")
             out.line(f"item = broadcast(load_shared_r({self.slot}))")
@@ -114,11 +112,11 @@ class Block:
             with out.block("if item < 0:"):
                 out.line("break")
             queue.item(ctx)
-            self._steps(schedule)
+            self._steps()
             out.line("served += 1")
         out.line("tma_wait_read(0)")
 
-    def _steps(self, schedule: Wgmma) -> None:
+    def _steps(self) -> None:
         """The steps of the program; the queries are released as soon as nothing reads them."""
         ctx, steps = self.ctx, self.ctx.program.steps
         last = max(n for n, s in enumerate(steps) if isinstance(s, Keys))
@@ -147,7 +145,8 @@ class Block:
                 case FeatureReduce():
                     feature_reduce(ctx, step)
                 case Keys():
-                    self._sweep(step, release if n == last and not held else keep)
+                    free = release if n == last and not held else keep
+                    Sweep(ctx, step, self.rings[step.number], self.schedule.overlap, free).emit()
                     if n == last and self.guarded:
                         self._note()
                 case Store() if room is not None and copied(ctx, step):
@@ -158,11 +157,6 @@ class Block:
             ctx.out.line("tma_wait_read(0)")
             ctx.out.line(ctx.meet("i"))
             release()
-
-    def _sweep(self, keys: Keys, last: Callable[[], None]) -> None:
-        schedule = self.ctx.schedule
-        assert isinstance(schedule, Wgmma)
-        Sweep(self.ctx, keys, self.rings[keys.number], schedule.overlap, last).emit()
 
     def _room(self, last: int) -> Tile | None:
         """Where outputs are put together: room of its own if there is some left, else that of queries that lie the same way."""
@@ -185,5 +179,5 @@ class Block:
     def _note(self) -> None:
         """Set the flag of rows with a sum that is not finite: they are computed again, with care, by another kernel."""
         ctx, out = self.ctx, self.ctx.out
-        careful.not_finite(ctx, careful.guarded(ctx.program.sweeps))
+        careful.not_finite(ctx, self.guarded)
         out.line(f"store_r_if(and_(vote_any(more), {FIRST}), {queue.flag(ctx)}, 1)")
