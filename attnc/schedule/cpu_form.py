@@ -15,6 +15,8 @@ MANY = 4  # times as many where rows are not few, whose states are as much large
 PARTS = 32  # of a call, at most
 LINEAR = 1.25  # how much more multiply-adds of pairs cost than those of states
 NEAR = 128  # keys that a query visits nevertheless
+PIECE = 16384  # queries or keys of a piece of a long call with a past, at least
+PIECES = 16  # of such a call, at most
 VECTORS = 64  # of features that products for few queries spell out, at most
 
 
@@ -65,6 +67,14 @@ def is_long(q_len: int, kv_len: int, features: int) -> bool:
     A pair costs 2 features (half of the pairs may be masked), a tile of queries besides the pairs around the diagonal.
     """
     return q_len * kv_len > LINEAR * ((q_len + kv_len) * features + NEAR * q_len)
+
+
+def piece(q_len: int, kv_len: int) -> int:
+    """Queries, or keys, of a piece of a call with a past: the least times a power of two, so that there are at most PIECES."""
+    length = PIECE
+    while length * PIECES < max(q_len, kv_len):
+        length *= 2
+    return length
 
 
 def most(width: int) -> int:

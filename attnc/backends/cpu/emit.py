@@ -112,7 +112,7 @@ def _kernel(ctx: Context) -> Room:
     if halves is None:
         with past.items(ctx) if ctx.form.linear else items.items(ctx):
             _run(ctx, ctx.program)
-        return Room(0)
+        return past.pieces.room(ctx) if ctx.form.linear else Room(0)
     parts.begin(ctx)
     with items.items(ctx):
         parts.emit(ctx, partial(_run, ctx), *halves)

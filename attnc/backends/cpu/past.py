@@ -10,18 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from attnc.backends.cpu import keys as key_side
+from attnc.backends.cpu import past_pieces as pieces
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.context import Context, Vectors
-from attnc.backends.cpu.leaves import Spelling
+from attnc.backends.cpu.past_pieces import number, size, spelling, state, step, top
 from attnc.backends.spelling import Scope
-from attnc.ir.graph import Node, const, node, substitute
+from attnc.ir.graph import Node, substitute
 from attnc.passes.bound import corner
-from attnc.passes.stabilise import value
-from attnc.tile.past import I0, SEEN, WAS, Column, Outer, Past, Power, Share
+from attnc.tile.past import I0, Column, Outer, Past, Power, Share
 from attnc.tile.program import FeatureReduce, Load, RowMap
 
-NAMES = "pos was seen before old rho fresh first total"
-MINUS = const(float("-inf"))
+NAMES = (
+    "pos was seen before first last total length leading pieces count phase shared each piece begin end behind from_states known record "
+    "exponent empty sums r"
+)
 
 
 def _past(ctx: Context) -> Past:
@@ -33,57 +35,40 @@ def _past(ctx: Context) -> Past:
 def items(ctx: Context) -> Iterator[None]:
     """The heads; for each its tiles of queries, in order, each after the keys that it is the first to see as a whole."""
     out, rows, width, length = ctx.out, ctx.schedule.rows, ctx.schedule.width, ctx.word("q_len")
-    heads, past = ctx.word("heads"), _past(ctx)
-    out.line(f"items = {ctx.word('batch')} * {heads}")
+    past = _past(ctx)
+    pieces.begin(ctx)
     with out.block("while True:"):
         out.line("item = fetch_add(args, 1)")
         with out.block("if item >= items:"):
             out.line("break")
-        out.line(f"b, h = item // {heads}, item % {heads}")
-        out.line("pos = 0  # keys that the states know")
+        pieces.item(ctx)
         for outer in past.outers:
-            out.line(f"fill(F, {_state(ctx, outer)}, 1, 0, {_bytes(ctx, outer)} // {_step(ctx)}, {_step(ctx)})")
+            out.line(f"fill(F, {state(ctx, outer)}, 1, 0, {size(ctx, outer) // step(ctx)}, {step(ctx)})")
         for p in past.powers:
-            out.line(f"store({_top(ctx, p)}, splat(F, -INF))")
-        with out.block(f"for i0 in range(0, {length}, {rows}):"):
+            out.line(f"store({top(ctx, p)}, splat(F, -INF))")
+        out.line("known = 0  # whether the states know a key")
+        with out.block(f"for i0 in range(begin, end, {rows}):"):
             out.line(f"ni = min({rows}, {length} - i0)")
             out.line("i1 = i0 + ni - 1")
             out.line(f"nx = (ni + {width - 1}) // {width}")
             ctx.item = Scope(out.place(), lambda x: x.axes <= {"b", "h"} and ctx.corners(x) <= {"i0", "i1"})
             _see(ctx, past)
+            with out.block("if phase == 0:"):
+                out.line("continue")
             yield
-
-
-def _step(ctx: Context) -> int:
-    return ctx.schedule.width * ctx.size
-
-
-def _bytes(ctx: Context, outer: Outer) -> int:
-    """Of a state, its rows filled up to whole vectors."""
-    if outer.out is None:
-        return _step(ctx) if outer.feature is None else ctx.padded(outer.feature)
-    return (1 if outer.feature is None else ctx.features[outer.feature]) * ctx.padded(outer.out)
-
-
-def _state(ctx: Context, outer: Outer) -> str:
-    return ctx.allocate(f"{outer.name}_past", _bytes(ctx, outer))
-
-
-def _top(ctx: Context, p: Power) -> str:
-    return ctx.allocate(f"{p.state}_past", _step(ctx))
-
-
-def _spelling(ctx: Context) -> Spelling:
-    return Spelling(ctx, [ctx.item, Scope(ctx.out.place(), lambda x: True)])
+        pieces.save(ctx, past)
 
 
 def _see(ctx: Context, past: Past) -> None:
     """The keys pos .. last that all queries of this tile see, and those before it did not."""
     out = ctx.out
-    spelling = _spelling(ctx)
-    text = spelling.spell(past.last)
-    out.line(f"before, was, seen = pos, pos - 1, max(pos, min({text} + 1, {ctx.word('kv_len')})) - 1")
+    spell = spelling(ctx)
+    text = spell.spell(past.last)
+    out.line(f"before, was, seen = pos, pos - 1, max(pos, min({text} + 1, behind)) - 1")
     out.line("pos = seen + 1")
+    with out.block("if i0 == begin and from_states:  # those keys are in other items' states"):
+        out.line("before = pos")
+        pieces.fold(ctx, past)
     with out.block(f"for j0 in range(before, pos, {ctx.schedule.keys}):"):
         out.line(f"nj = min({ctx.schedule.keys}, pos - j0)")
         ctx.begin_body()
@@ -98,6 +83,7 @@ def _see(ctx: Context, past: Past) -> None:
                 key_side.load(ctx, made)
         for outer in past.outers:
             _add(ctx, outer)
+        out.line("known = 1")
 
 
 def _column(ctx: Context, name: str, graph: Node) -> None:
@@ -105,47 +91,42 @@ def _column(ctx: Context, name: str, graph: Node) -> None:
     place = ctx.column(name)
     with ctx.out.block("for jj in range(nj):"):
         ctx.out.line("j = j0 + jj")
-        spelling = _spelling(ctx)
-        spelling.expect([graph])
-        ctx.out.line(f"store({place} + jj * 8, {_number(spelling, graph)})")
-
-
-def _number(spelling: Spelling, graph: Node) -> str:
-    """The text of a number of the compute type."""
-    return f"splat(T, {spelling.spell(graph)})"
+        spell = spelling(ctx)
+        spell.expect([graph])
+        ctx.out.line(f"store({place} + jj * 8, {number(spell, graph)})")
 
 
 def _weigh(ctx: Context, p: Power, outers: list[Outer]) -> None:
     """The weights of these keys, and the states relative to the greatest exponent so far."""
-    out, top = ctx.out, _top(ctx, p)
+    out, place = ctx.out, top(ctx, p)
     column = ctx.column(p.column)
     old, fresh, rho, scale = (ctx.names.fresh(name) for name in ("old", "fresh", "rho", "scale"))
-    out.line(f"{old} = load(T, {top})")
-    with out.block("if j0 == before and before > 0:  # relative to another key now"):
-        spelling = _spelling(ctx)
-        spelling.expect([p.moved])
-        out.line(f"{old} = add({old}, {_number(spelling, p.moved)})")
+    out.line(f"{old} = load(T, {place})")
+    with out.block("if j0 == before and known:  # relative to another key now"):
+        spell = spelling(ctx)
+        spell.expect([p.moved])
+        out.line(f"{old} = add({old}, {number(spell, p.moved)})")
     out.line(f"{fresh} = {old}")
     with out.block("for jj in range(nj):"):
         out.line("j = j0 + jj")
-        spelling = _spelling(ctx)
-        spelling.expect([p.keys])
-        out.line(f"exponent = {_number(spelling, p.keys)}")
+        spell = spelling(ctx)
+        spell.expect([p.keys])
+        out.line(f"exponent = {number(spell, p.keys)}")
         out.line(f"store({column} + jj * 8, exponent)")
         out.line(f"{fresh} = maximum_fast(exponent, {fresh})")
     if p.masked > float("-inf"):
         out.line(f"{fresh} = splat(T, where(le({fresh}, {p.masked!r}), -INF, {fresh}))")
     out.line(f"{rho} = splat(T, where(eq({fresh}, -INF), 0.0, {fresh}))")
-    out.line(f"store({top}, {fresh})")
+    out.line(f"store({place}, {fresh})")
     masked = "-INF" if p.masked == float("-inf") else repr(p.masked)
     weights = ctx.column(p.weights)
     with out.block("for jj in range(nj):"):
         out.line(f"store({weights} + jj * 8, splat(T, weight(load(T, {column} + jj * 8), {rho}, {masked})))")
     out.line(f"{scale} = splat(F, weight({old}, {rho}, -INF))")
     for outer in outers:
-        place = _state(ctx, outer)
-        with out.block(f"for o in range(0, {_bytes(ctx, outer)}, {_step(ctx)}):"):
-            out.line(f"store({place} + o, mul(load(F, {place} + o), {scale}))")
+        kept = state(ctx, outer)
+        with out.block(f"for o in range(0, {size(ctx, outer)}, {step(ctx)}):"):
+            out.line(f"store({kept} + o, mul(load(F, {kept} + o), {scale}))")
 
 
 def _whole(ctx: Context, name: str, feature: str) -> Vectors:
@@ -164,7 +145,7 @@ def _whole(ctx: Context, name: str, feature: str) -> Vectors:
 
 def _add(ctx: Context, outer: Outer) -> None:
     """state += keys^T values."""
-    out, state, size = ctx.out, _state(ctx, outer), ctx.size
+    out, place = ctx.out, state(ctx, outer)
     if outer.values is None:
         _add_keys(ctx, outer)
         return
@@ -177,34 +158,34 @@ def _add(ctx: Context, outer: Outer) -> None:
         start, pitch = keys.base, keys.pitch
     rows, cols = ctx.schedule.tile
     wide = ctx.padded(outer.out)
-    vectors = wide // _step(ctx)
+    vectors = wide // step(ctx)
     out.line(
-        f"gemm_add(F, {rows}, {cols}, {m}, {vectors}, {start}, {size}, {pitch}, {values.base}, {values.pitch}, {state}, "
+        f"gemm_add(F, {rows}, {cols}, {m}, {vectors}, {start}, {ctx.size}, {pitch}, {values.base}, {values.pitch}, {place}, "
         f"{wide}, nj, 0)"
     )
 
 
 def _add_keys(ctx: Context, outer: Outer) -> None:
     """state += the sum of the keys."""
-    out, state = ctx.out, _state(ctx, outer)
+    out, place = ctx.out, state(ctx, outer)
     if outer.feature is None:
         out.line("total = splat(T, 0.0)")
         with out.block("for jj in range(nj):"):
             out.line(f"total = add(total, load(T, {ctx.places[outer.keys]} + jj * 8))")
-        out.line(f"store({state}, add(load(T, {state}), total))")
+        out.line(f"store({place}, add(load(T, {place}), total))")
         return
     keys = _whole(ctx, outer.keys, outer.feature)
-    with out.block(f"for o in range(0, {ctx.padded(outer.feature)}, {_step(ctx)}):"):
+    with out.block(f"for o in range(0, {ctx.padded(outer.feature)}, {step(ctx)}):"):
         out.line("sums = splat(F, 0.0)")
         with out.block("for jj in range(nj):"):
             out.line(f"sums = add(sums, load(F, {keys.base} + jj * {keys.pitch} + o))")
-        out.line(f"store({state} + o, add(load(F, {state} + o), sums))")
+        out.line(f"store({place} + o, add(load(F, {place} + o), sums))")
 
 
 def begin(ctx: Context) -> None:
     """The states of a sweep before the first key that not all queries of the tile see."""
     past, out = _past(ctx), ctx.out
-    with out.block("if careful == 0 and pos > 0:"):
+    with out.block("if careful == 0 and known:"):
         for s in past.rows:
             match s:
                 case Load():
@@ -215,7 +196,7 @@ def begin(ctx: Context) -> None:
                     row_side.row_map(ctx, s)
         for p in past.powers:
             with row_side.lanes(ctx):
-                out.line(f"store({ctx.places[p.state]} + o, add(load(F, {ctx.places[p.rows]} + o), load(T, {_top(ctx, p)})))")
+                out.line(f"store({ctx.places[p.state]} + o, add(load(F, {ctx.places[p.rows]} + o), load(T, {top(ctx, p)})))")
         for share in past.shares:
             _share(ctx, past, share)
 
@@ -225,12 +206,12 @@ def _share(ctx: Context, past: Past, share: Share) -> None:
     target = ctx.places[share.accumulator]
     for number, (rows, outer) in enumerate(share.terms):
         n = 1 if outer.feature is None else ctx.features[outer.feature]
-        state, name = _state(ctx, outer), "gemm_add" if number else "gemm_zero"
+        place, name = state(ctx, outer), "gemm_add" if number else "gemm_zero"
         if share.out is None:
-            call = ctx.gemm(name, "1", state, "0", str(ctx.size), ctx.places[rows], target, str(n))
+            call = ctx.gemm(name, "1", place, "0", str(ctx.size), ctx.places[rows], target, str(n))
         else:
             m = str(ctx.features[share.out])
-            call = ctx.gemm(name, m, state, str(ctx.size), str(ctx.padded(share.out)), ctx.places[rows], target, str(n))
+            call = ctx.gemm(name, m, place, str(ctx.size), str(ctx.padded(share.out)), ctx.places[rows], target, str(n))
         ctx.out.line(call)
     if share.power is None:
         return
@@ -239,15 +220,15 @@ def _share(ctx: Context, past: Past, share: Share) -> None:
     with row_side.lanes(ctx):
         ctx.out.line(f"empty = eq(load(F, {m} + o), -INF)")
         with ctx.out.block("if any(empty):"), ctx.out.block(f"for f in range({count}):"):
-            place = f"{target} + f * {ctx.pitch} + o"
-            ctx.out.line(f"store({place}, where(empty, 0.0, load(F, {place})))")
+            number_ = f"{target} + f * {ctx.pitch} + o"
+            ctx.out.line(f"store({number_}, where(empty, 0.0, load(F, {number_})))")
 
 
 def ends(ctx: Context, start: str, stop: str) -> tuple[str, str]:
     """Where the sweep begins and ends: behind the keys of the past, and before those that no query of the tile sees."""
     (last,) = substitute([_past(ctx).last], {corner(I0): corner("i1")})
     ctx.out.line(f"first = max({start}, pos * (1 - careful))")
-    ctx.out.line(f"last = min({stop}, {_spelling(ctx).spell(last)} + 1)")
+    ctx.out.line(f"last = min({stop}, {spelling(ctx).spell(last)} + 1)")
     return "first", "last"
 
 
