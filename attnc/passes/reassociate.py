@@ -7,8 +7,9 @@ as in a decay by the distance. A causal mask makes the sum one that grows from q
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 
 from attnc.ir.graph import Node, const, node, topological
 from attnc.ir.text import BRIEF, expression
@@ -118,12 +119,12 @@ def _last(exponents: dict[Node, Exponent], sums: dict[Accumulator, tuple[tuple[P
 def limit(c: Node) -> Node:
     """f of a mask j <= f(i), f rising: on positions alone, in exact integers."""
     positive = c.op != "not"
-    c_ = c if positive else c.operands[0]
-    if c_.op not in ("le", "lt") or c_.operands[0].dtype != "int" or not is_positional(c_):
+    compared = c if positive else c.operands[0]
+    if compared.op not in ("le", "lt") or compared.operands[0].dtype != "int" or not is_positional(compared):
         raise Irreducible("MASK", c)
     atom = Magnitudes()
-    low, high = (affine(x, atom) for x in (c_.operands if positive else c_.operands[::-1]))
-    strict = (c_.op == "lt") == positive
+    low, high = (affine(x, atom) for x in (compared.operands if positive else compared.operands[::-1]))
+    strict = (compared.op == "lt") == positive
     form = plus(plus(low, high, -1), {None: 1}, int(strict))
     pair = {x: n for x, n in form.items() if x is not None and x.axes & {"i", "j"}}
     if pair.pop(J, 0) != 1 or not all(n < 0 and _rises(x) for x, n in pair.items()):
@@ -141,11 +142,9 @@ def _rises(x: Node) -> bool:
 
 
 def _sided(conditions: list[Node]) -> Sided:
-    rows, keys, pairs = [], [], []
-    for c in conditions:
-        side = pairs if {"i", "j"} <= c.axes else keys if "j" in c.axes else rows
-        side.append(c)
-    return Sided(tuple(rows), tuple(keys), frozenset(pairs))
+    pairs = frozenset(c for c in conditions if {"i", "j"} <= c.axes)
+    keys = tuple(c for c in conditions if "j" in c.axes and c not in pairs)
+    return Sided(tuple(c for c in conditions if "j" not in c.axes), keys, pairs)
 
 
 def _exponent(e: Node) -> Exponent:
@@ -160,18 +159,25 @@ def _exponent(e: Node) -> Exponent:
     if is_positional(e) and additive(e):
         return Exponent(both=e)
     if e.op in ("add", "sub"):
-        a, b = map(_exponent, e.operands)
-        if e.op == "sub":
-            if b.masks != Sided():  # inf, not -inf
-                raise Irreducible("CROSS", e)
-            b = Exponent(*(x and op("neg", x) for x in (b.row, b.key, b.both)))
-        parts = ((_plus(x, y)) for x, y in ((a.row, b.row), (a.key, b.key), (a.both, b.both)))
-        return Exponent(*parts, a.masks.joined(b.masks))
+        left, right = map(_exponent, e.operands)
+        if e.op == "add":
+            return _sum(left, right)
+        if right.masks == Sided():  # else inf, not -inf
+            return _sum(left, _each(right, lambda part: op("neg", part)))
     if e.op == "mul":
-        for a, c in (e.operands, e.operands[::-1]):
-            if not c.axes & {"i", "j"} and (inner := _exponent(a)).masks == Sided():
-                return Exponent(*(x and op("mul", x, c) for x in (inner.row, inner.key, inner.both)))
+        for x, c in (e.operands, e.operands[::-1]):
+            if not c.axes & {"i", "j"} and (inner := _exponent(x)).masks == Sided():
+                return _each(inner, partial(op, "mul", c))
     raise Irreducible("CROSS", e)
+
+
+def _each(x: Exponent, rule: Callable[[Node], Node]) -> Exponent:
+    row, key, both = (None if part is None else rule(part) for part in (x.row, x.key, x.both))
+    return Exponent(row, key, both, x.masks)
+
+
+def _sum(x: Exponent, y: Exponent) -> Exponent:
+    return Exponent(_plus(x.row, y.row), _plus(x.key, y.key), _plus(x.both, y.both), x.masks.joined(y.masks))
 
 
 def _plus(x: Node | None, y: Node | None) -> Node | None:

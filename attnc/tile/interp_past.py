@@ -135,10 +135,10 @@ class _Item(Item):
         keys = self.values[outer.keys].data
         if outer.feature is None:
             keys = keys[..., None]
-        values = self.values[outer.values].data if outer.values is not None else np.ones((*keys.shape[:-1], 1), self.dtype)
+        values = (
+            self.values[outer.values].data if outer.values is not None else np.ones((*keys.shape[:-1], 1), self.dtype)
+        )
         old = self.memory.states.get(outer.name, 0)
         with np.errstate(all="ignore"):
             old = old if outer.power is None else old * scales[outer.power]
             self.memory.states[outer.name] = old + np.matmul(np.swapaxes(keys, -1, -2), values)
-
-

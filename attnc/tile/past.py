@@ -15,7 +15,11 @@ from attnc.ir.graph import Node
 if TYPE_CHECKING:
     from attnc.tile.program import FeatureReduce, Load, RowMap
 
-I0, WAS, SEEN = "i0", "was", "seen"  # scalars: first query of the tile, last key seen by the tile before, and by this one
+I0, WAS, SEEN = (
+    "i0",
+    "was",
+    "seen",
+)  # scalars: first query of the tile, last key seen by the tile before, and by this one
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from attnc.backends.block import Layout
-from attnc.backends.cpu import extremes, items, parts, past
+from attnc.backends.cpu import extremes, items, parts, past, past_pieces
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.bf16 import paired
 from attnc.backends.cpu.context import Context, Types
@@ -112,7 +112,7 @@ def _kernel(ctx: Context) -> Room:
     if halves is None:
         with past.items(ctx) if ctx.form.linear else items.items(ctx):
             _run(ctx, ctx.program)
-        return past.pieces.room(ctx) if ctx.form.linear else Room(0)
+        return past_pieces.room(ctx) if ctx.form.linear else Room(0)
     parts.begin(ctx)
     with items.items(ctx):
         parts.emit(ctx, partial(_run, ctx), *halves)

@@ -74,8 +74,8 @@ def _see(ctx: Context, past: Past) -> None:
         ctx.begin_body()
         for s in past.loads:
             key_side.load(ctx, s) if isinstance(s, Load) else key_side.reduce(ctx, s)
-        for number, p in enumerate(past.powers):
-            _weigh(ctx, p, [x for x in past.outers if x.power == number])
+        for n, p in enumerate(past.powers):
+            _weigh(ctx, p, [x for x in past.outers if x.power == n])
         for made in past.made:
             if isinstance(made, Column):
                 _column(ctx, made.name, made.graph)
@@ -196,7 +196,9 @@ def begin(ctx: Context) -> None:
                     row_side.row_map(ctx, s)
         for p in past.powers:
             with row_side.lanes(ctx):
-                out.line(f"store({ctx.places[p.state]} + o, add(load(F, {ctx.places[p.rows]} + o), load(T, {top(ctx, p)})))")
+                out.line(
+                    f"store({ctx.places[p.state]} + o, add(load(F, {ctx.places[p.rows]} + o), load(T, {top(ctx, p)})))"
+                )
         for share in past.shares:
             _share(ctx, past, share)
 
@@ -204,9 +206,9 @@ def begin(ctx: Context) -> None:
 def _share(ctx: Context, past: Past, share: Share) -> None:
     """What the queries take from the states."""
     target = ctx.places[share.accumulator]
-    for number, (rows, outer) in enumerate(share.terms):
+    for term, (rows, outer) in enumerate(share.terms):
         n = 1 if outer.feature is None else ctx.features[outer.feature]
-        place, name = state(ctx, outer), "gemm_add" if number else "gemm_zero"
+        place, name = state(ctx, outer), "gemm_add" if term else "gemm_zero"
         if share.out is None:
             call = ctx.gemm(name, "1", place, "0", str(ctx.size), ctx.places[rows], target, str(n))
         else:
@@ -220,8 +222,8 @@ def _share(ctx: Context, past: Past, share: Share) -> None:
     with row_side.lanes(ctx):
         ctx.out.line(f"empty = eq(load(F, {m} + o), -INF)")
         with ctx.out.block("if any(empty):"), ctx.out.block(f"for f in range({count}):"):
-            number_ = f"{target} + f * {ctx.pitch} + o"
-            ctx.out.line(f"store({number_}, where(empty, 0.0, load(F, {number_})))")
+            cell = f"{target} + f * {ctx.pitch} + o"
+            ctx.out.line(f"store({cell}, where(empty, 0.0, load(F, {cell})))")
 
 
 def ends(ctx: Context, start: str, stop: str) -> tuple[str, str]:

@@ -89,7 +89,9 @@ def item(ctx: Context) -> None:
     with out.block("if phase == 0 and piece < leading:  # keys that all queries see"):
         out.line("from_states, pos, behind = False, piece * length, min(piece * length + length, behind)")
         out.line("begin, end = 0, 1")
-    with out.block("if phase == 0 and piece >= leading:  # keys that these queries, and the first behind them, see first"):
+    with out.block(
+        "if phase == 0 and piece >= leading:  # keys that these queries, and the first behind them, see first"
+    ):
         out.line("begin = (piece - leading) * length")
         out.line("end = begin + length + 1")
     out.line("before = pos")
@@ -152,11 +154,11 @@ def _records(ctx: Context) -> Iterator[None]:
             yield
 
 
-def _relative(ctx: Context, number_: int, p: Power) -> str:
+def _relative(ctx: Context, n: int, p: Power) -> str:
     """A record's greatest exponent, relative to the key `seen`."""
     out, name = ctx.out, ctx.names.fresh("exponent")
     out.line("was = load(int64, record + 8)")
     spell = spelling(ctx)
     spell.expect([p.moved])
-    out.line(f"{name} = add(load(T, record + {ALIGN * (1 + number_)}), {number(spell, p.moved)})")
+    out.line(f"{name} = add(load(T, record + {ALIGN * (1 + n)}), {number(spell, p.moved)})")
     return name
