@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 
-from attnc.ir.graph import Node, const, node, topological
+from attnc.ir.graph import Node, const, node
 from attnc.ir.text import BRIEF, expression
 from attnc.passes.bound import END
 from attnc.passes.bound.affine import Form, Magnitudes, affine, is_positional, plus, total
@@ -135,10 +135,16 @@ def limit(c: Node) -> Node:
 
 def _rises(x: Node) -> bool:
     """Whether an integer rises with i, or stays, and does not read j."""
-    if x == I:
+    if x == I or not x.axes & {"i", "j"}:
         return True
-    whole = x.op == "floordiv" and x.operands[1].op == "const" and x.operands[1]["value"] > 0
-    return whole and all(y == I or y.op in ("const", "extent", "add", "floordiv") for y in topological([x]))
+    match x.op:
+        case "add" | "minimum" | "maximum":
+            return all(map(_rises, x.operands))
+        case "sub":
+            return _rises(x.operands[0]) and not x.operands[1].axes & {"i", "j"}
+        case "mul" | "floordiv" if x.operands[1].op == "const" and x.operands[1]["value"] > 0:
+            return _rises(x.operands[0])
+    return False
 
 
 def _sided(conditions: list[Node]) -> Sided:
