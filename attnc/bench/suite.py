@@ -17,6 +17,7 @@ SUITES = {
     "avx2": "cpu",
     "decode": "cpu",
     "sparse": "sparse",
+    "linear": "linear",
     "overhead": "overhead",
     "compile": "overhead",
 }
