@@ -131,6 +131,8 @@ def _cuda(graph: Graph, program: Program, problem: Problem, target: str, extents
     lines = [f"schedule: {kind} for {found.target.name}, tiles of {s.rows} queries x {s.keys} keys, {threads}"]
     if found.reason:
         lines.append(f"  {kind}, not wgmma: {found.reason}")
+    if program.past is not None:
+        lines.append("  time grows with the pairs that are visited: linear time is what CPU kernels have")
     if form.share:
         lines.append(
             f"  a tile's rows are the queries of all {extents['group']} query heads that share a key-value head"
