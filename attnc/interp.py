@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,11 @@ def parts(operands: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], dict
 
 def canonical(axes: frozenset[str] | set[str]) -> tuple[str, ...]:
     """The order of axes in every Value."""
+    return _canonical(frozenset(axes))
+
+
+@functools.cache
+def _canonical(axes: frozenset[str]) -> tuple[str, ...]:
     return tuple(a for a in INDEX_AXES if a in axes) + tuple(sorted(a for a in axes if a not in INDEX_AXES))
 
 
@@ -183,10 +189,10 @@ class Interpreter:
         self.extents = inputs.extents
         self.values: dict[Node, Value] = dict(bindings or {})
 
-    def run(self, nodes: list[Node] | tuple[Node, ...]) -> list[Value]:
-        """Evaluate nodes and everything under them."""
+    def run(self, nodes: Sequence[Node], order: Sequence[Node] | None = None) -> list[Value]:
+        """Evaluate nodes and everything under them; order: `topological(nodes)`, where that is known."""
         with np.errstate(all="ignore"):
-            for x in topological(nodes):
+            for x in topological(nodes) if order is None else order:
                 if x not in self.values:
                     self.values[x] = self._round(self._evaluate(x))
         return [self.values[x] for x in nodes]
