@@ -163,7 +163,11 @@ def denominator(scores: Array, mask: Array | None, sink: Array | None, j: int) -
     if sink is not None:
         top = np.fmax(top, sink)
     top = np.where(np.isneginf(top) | np.isnan(top), 0, top)
-    weights = _alive(np.exp(s - top), ~live)
+    whole = s.dtype == top.dtype and all(n in (1, m) for n, m in zip(top.shape, s.shape, strict=True))
+    s = np.subtract(s, top, out=s if whole else None)  # in place: most of the time would go to fresh memory
+    weights = np.exp(s, out=s)
+    np.maximum(weights, np.finfo(weights.dtype).tiny, out=weights)  # as `_alive`
+    np.copyto(weights, 0, where=~live)
     total = np.sum(weights, axis=j, keepdims=True)
     if sink is not None:
         total = total + np.exp(sink - top)
@@ -202,8 +206,10 @@ class Interpreter:
             return x
         with np.errstate(all="ignore"):
             rounded = x.data.astype(self.rounding).astype(self.dtype)
-        overflow = np.isinf(rounded) & np.isfinite(x.data)
-        return Value(np.where(overflow, x.data, rounded), x.axes)
+        infinite = np.isinf(rounded)
+        if np.count_nonzero(infinite):
+            rounded = np.where(infinite & np.isfinite(x.data), x.data, rounded)
+        return Value(rounded, x.axes)
 
     def _evaluate(self, x: Node) -> Value:
         operands = [self.values[o] for o in x.operands]
@@ -320,7 +326,7 @@ class Interpreter:
     def _softmax(self, x: Node, operands: list[Value]) -> Value:
         scores, mask, sink, axes = self._score_parts(x, operands)
         weights, total, _ = denominator(scores, mask, sink, axes.index("j"))
-        return Value(np.where(total == 0, 0, weights / np.where(total == 0, 1, total)), axes)
+        return Value(np.divide(weights, np.where(total == 0, 1, total), out=weights), axes)  # without a total, weights are 0
 
     def _lse(self, x: Node, operands: list[Value]) -> Value:
         scores, mask, sink, axes = self._score_parts(x, operands)
