@@ -326,7 +326,8 @@ class Interpreter:
     def _softmax(self, x: Node, operands: list[Value]) -> Value:
         scores, mask, sink, axes = self._score_parts(x, operands)
         weights, total, _ = denominator(scores, mask, sink, axes.index("j"))
-        return Value(np.divide(weights, np.where(total == 0, 1, total), out=weights), axes)  # without a total, weights are 0
+        # Without a total, all weights are 0.
+        return Value(np.divide(weights, np.where(total == 0, 1, total), out=weights), axes)
 
     def _lse(self, x: Node, operands: list[Value]) -> Value:
         scores, mask, sink, axes = self._score_parts(x, operands)

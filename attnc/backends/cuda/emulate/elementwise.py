@@ -49,7 +49,7 @@ def common(operands: tuple[Any, ...]) -> np.dtype[Any]:
 
 def _alike(operands: tuple[Any, ...]) -> np.dtype[Any] | None:
     """The type of operands that are Values of one type, and perhaps constants of Python that take it; None for others."""
-    dtype = None
+    dtype: np.dtype[Any] | None = None
     for x in operands:
         if type(x) is Value:
             if dtype is None:
