@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,11 @@ def parts(operands: Mapping[str, Any]) -> tuple[dict[str, tuple[int, ...]], dict
 
 def canonical(axes: frozenset[str] | set[str]) -> tuple[str, ...]:
     """The order of axes in every Value."""
+    return _canonical(frozenset(axes))
+
+
+@functools.cache
+def _canonical(axes: frozenset[str]) -> tuple[str, ...]:
     return tuple(a for a in INDEX_AXES if a in axes) + tuple(sorted(a for a in axes if a not in INDEX_AXES))
 
 
@@ -157,7 +163,11 @@ def denominator(scores: Array, mask: Array | None, sink: Array | None, j: int) -
     if sink is not None:
         top = np.fmax(top, sink)
     top = np.where(np.isneginf(top) | np.isnan(top), 0, top)
-    weights = _alive(np.exp(s - top), ~live)
+    whole = s.dtype == top.dtype and all(n in (1, m) for n, m in zip(top.shape, s.shape, strict=True))
+    s = np.subtract(s, top, out=s if whole else None)  # in place: most of the time would go to fresh memory
+    weights = np.exp(s, out=s)
+    np.maximum(weights, np.finfo(weights.dtype).tiny, out=weights)  # as `_alive`
+    np.copyto(weights, 0, where=~live)
     total = np.sum(weights, axis=j, keepdims=True)
     if sink is not None:
         total = total + np.exp(sink - top)
@@ -183,10 +193,10 @@ class Interpreter:
         self.extents = inputs.extents
         self.values: dict[Node, Value] = dict(bindings or {})
 
-    def run(self, nodes: list[Node] | tuple[Node, ...]) -> list[Value]:
-        """Evaluate nodes and everything under them."""
+    def run(self, nodes: Sequence[Node], order: Sequence[Node] | None = None) -> list[Value]:
+        """Evaluate nodes and everything under them; order: `topological(nodes)`, where that is known."""
         with np.errstate(all="ignore"):
-            for x in topological(nodes):
+            for x in topological(nodes) if order is None else order:
                 if x not in self.values:
                     self.values[x] = self._round(self._evaluate(x))
         return [self.values[x] for x in nodes]
@@ -196,8 +206,10 @@ class Interpreter:
             return x
         with np.errstate(all="ignore"):
             rounded = x.data.astype(self.rounding).astype(self.dtype)
-        overflow = np.isinf(rounded) & np.isfinite(x.data)
-        return Value(np.where(overflow, x.data, rounded), x.axes)
+        infinite = np.isinf(rounded)
+        if np.count_nonzero(infinite):
+            rounded = np.where(infinite & np.isfinite(x.data), x.data, rounded)
+        return Value(rounded, x.axes)
 
     def _evaluate(self, x: Node) -> Value:
         operands = [self.values[o] for o in x.operands]
@@ -314,7 +326,8 @@ class Interpreter:
     def _softmax(self, x: Node, operands: list[Value]) -> Value:
         scores, mask, sink, axes = self._score_parts(x, operands)
         weights, total, _ = denominator(scores, mask, sink, axes.index("j"))
-        return Value(np.where(total == 0, 0, weights / np.where(total == 0, 1, total)), axes)
+        # Without a total, all weights are 0.
+        return Value(np.divide(weights, np.where(total == 0, 1, total), out=weights), axes)
 
     def _lse(self, x: Node, operands: list[Value]) -> Value:
         scores, mask, sink, axes = self._score_parts(x, operands)

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Before NumPy is imported, here and in the workers: in each of them its products would have a thread per processor, which
+# wait for each other by spinning.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the files under tests/golden anew")

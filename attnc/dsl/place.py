@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 
@@ -33,7 +34,7 @@ def _frame() -> FrameType | None:
 def _location(code: CodeType, instruction: int, line: int) -> Location:
     first, last, column, end = None, None, None, None
     if instruction >= 0:
-        first, last, column, end = list(code.co_positions())[instruction // 2]
+        first, last, column, end = next(islice(code.co_positions(), instruction // 2, None))
     one_line = end is not None and last == first
     return Location(
         code.co_filename, first or line, -1 if column is None else column, end if end is not None and one_line else -1

@@ -127,18 +127,20 @@ class Graph:
 
 def topological(roots: Iterable[Node]) -> list[Node]:
     """Every node under `roots` once, operands first."""
-    order: dict[Node, None] = {}
-    stack = [(x, False) for x in reversed(list(roots))]
+    order: dict[str, Node] = {}  # by key: looking for a node calls its __hash__, and this is half of what passes do
+    stack = list(roots)[::-1]
     while stack:
-        x, ready = stack.pop()
-        if x in order:
+        x = stack[-1]
+        if x.key in order:
+            stack.pop()
             continue
-        if ready:
-            order[x] = None
-            continue
-        stack.append((x, True))
-        stack.extend((operand, False) for operand in reversed(x.operands) if operand not in order)
-    return list(order)
+        waiting = [operand for operand in x.operands[::-1] if operand.key not in order]
+        if waiting:
+            stack += waiting
+        else:
+            order[x.key] = x
+            stack.pop()
+    return list(order.values())
 
 
 def walk(root: Node) -> Iterator[Node]:

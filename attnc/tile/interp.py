@@ -10,7 +10,6 @@ import numpy as np
 
 from attnc.interp import ELEMENTWISE, Array, Inputs, Interpreter, Value, align, canonical, contract
 from attnc.ir.graph import Node, node, topological
-from attnc.passes.stabilise import value
 from attnc.tile.merge import split
 from attnc.tile.program import (
     PART,
@@ -36,6 +35,9 @@ from attnc.tile.regions import Classifier
 Rules = Mapping[str, Callable[..., Any]]
 REDUCE: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.max, "min": np.min}
 KINDS = {"bool": np.bool_, "int": np.int64}
+B, H, I, J = (node("index", name=name) for name in "bhij")
+Q, K, V = (node("role", name=name) for name in "qkv")
+Orders = dict[Node, tuple[list[Node], list[Node]]]
 
 
 def run(
@@ -64,9 +66,10 @@ def run(
         from attnc.tile.interp_past import follow
 
         make = follow(program)
+    orders: Orders = {}
     for b, h, i0 in itertools.product(range(x["batch"]), range(x["heads"]), range(0, x["q_len"], tile[0])):
         rows = (i0, min(i0 + tile[0], x["q_len"]))
-        item = make(inputs, np.dtype(dtype), (b, h), rows, tile[1], everything, features, judges)
+        item = make(inputs, np.dtype(dtype), (b, h), rows, tile[1], everything, features, judges, orders)
         item.run(program, part)
         for s in stores:
             parts[s.index, b, h, i0] = item.outputs[s.index]
@@ -95,7 +98,7 @@ def _assemble(parts: Mapping[tuple[int, int, int, int], Array], index: int, x: M
 
 
 class Item:
-    """One work item: a tile of rows of one head."""
+    """One work item: a tile of rows of one head. orders: what is under each graph, and the values among it; items add theirs."""
 
     def __init__(
         self,
@@ -107,9 +110,10 @@ class Item:
         rules: Rules,
         features: Mapping[str, int],
         judges: Mapping[int, Classifier],
+        orders: Orders,
     ) -> None:
         self.inputs, self.dtype, self.rows, self.tile = inputs, dtype, rows, keys
-        self.rules, self.judges = rules, judges
+        self.rules, self.judges, self.orders = rules, judges, orders
         self.extents, self.features = inputs.extents, features
         self.b, self.h = head
         self.values: dict[str, Value] = {}
@@ -117,10 +121,10 @@ class Item:
         self.saved: list[dict[str, Value]] = []
         self.outputs: dict[int, Array] = {}
         self.fixed = {
-            node("index", name="b"): Value(np.array([self.b]), ("b",)),
-            node("index", name="h"): Value(np.array([self.h]), ("h",)),
-            node("index", name="i"): Value(np.arange(*rows), ("i",)),
-            node("role", name="q"): self._vectors(inputs.q, self.h, rows, "i", "d"),
+            B: Value(np.array([self.b]), ("b",)),
+            H: Value(np.array([self.h]), ("h",)),
+            I: Value(np.arange(*rows), ("i",)),
+            Q: self._vectors(inputs.q, self.h, rows, "i", "d"),
         }
 
     def _vectors(self, x: Array, head: int, span: tuple[int, int], axis: str, feature: str) -> Value:
@@ -131,23 +135,31 @@ class Item:
     def set_keys(self, start: int, stop: int) -> None:
         """The tile of keys that is worked on."""
         head = self.h // self.extents["group"]
-        self.fixed[node("index", name="j")] = Value(np.arange(start, stop), ("j",))
-        for name, x, feature in (("k", self.inputs.k, "d"), ("v", self.inputs.v, "e")):
-            self.fixed[node("role", name=name)] = self._vectors(x, head, (start, stop), "j", feature)
+        self.fixed[J] = Value(np.arange(start, stop), ("j",))
+        for role, x, feature in ((K, self.inputs.k, "d"), (V, self.inputs.v, "e")):
+            self.fixed[role] = self._vectors(x, head, (start, stop), "j", feature)
 
     def evaluate(self, graph: Node, axes: str | tuple[str, ...]) -> Value:
         """The graph with the values so far, broadcast to (b, h, *axes)."""
-        leaves = {value(name, x.axes, _kind(x)): x for name, x in self.values.items()}
-        run = Interpreter(self.inputs, self.dtype, *self.rows, bindings={**self.fixed, **leaves}, rules=self.rules)
-        x = run.run([graph])[0]
+        if graph not in self.orders:
+            order = topological([graph])
+            self.orders[graph] = order, [x for x in order if x.op == "value"]
+        order, leaves = self.orders[graph]
+        bindings = dict(self.fixed)
+        for leaf in leaves:
+            known = self.values.get(leaf["name"])
+            if known is not None and (leaf["axes"], leaf["kind"]) == (known.axes, _kind(known)):
+                bindings[leaf] = known
+        run = Interpreter(self.inputs, self.dtype, *self.rows, bindings=bindings, rules=self.rules)
+        x = run.run([graph], order)[0]
         full = canonical({"b", "h", *axes, *x.axes})
         sizes = {
             "i": self.rows[1] - self.rows[0],
-            "j": len(self.fixed[node("index", name="j")].data) if "j" in full else 0,
+            "j": len(self.fixed[J].data) if "j" in full else 0,
         }
         data = align(x, full)
-        shape = [sizes.get(a, n) if a in ("i", "j") else n for a, n in zip(full, data.shape, strict=True)]
-        return Value(np.broadcast_to(data, shape), full)
+        shape = tuple(sizes.get(a, n) for a, n in zip(full, data.shape, strict=True))
+        return Value(data if data.shape == shape else np.broadcast_to(data, shape), full)
 
     def run(self, program: Program, part: int | Sequence[int] | None) -> None:
         """Execute all steps, with the keys at once or in parts."""

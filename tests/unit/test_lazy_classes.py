@@ -97,11 +97,13 @@ def classes(keys: Keys, inputs: Inputs) -> np.ndarray:
     for b, row in np.ndindex(factor.shape[:2]):
         place = [np.array([x]) for x in (b, 0, row * ROWS, min((row + 1) * ROWS, q_len) - 1)]
         first, last = (int(x[0]) for x in ends.rows(*place)) if ends.run else (0, kv_len - 1)
-        start, stop = max(first, 0), min(last + 1, kv_len)
-        for j0 in range(start, stop, KEYS):
-            j1 = min(j0 + KEYS, stop) - 1
-            some, every = judge(*place, np.array([j0]), np.array([j1]))
-            factor[b, row, j0 : j1 + 1] = (1.0 if every[0] else 3.0) if some[0] else 0.0
+        start = max(first, 0)
+        stop = max(min(last + 1, kv_len), start)
+        j0 = np.arange(start, stop, KEYS)
+        j1 = np.minimum(j0 + KEYS, stop) - 1
+        some, every = judge(*(np.repeat(x, len(j0)) for x in place), j0, j1)
+        kind = np.where(some, np.where(every, 1.0, 3.0), 0.0)
+        factor[b, row, start:stop] = np.repeat(kind, j1 - j0 + 1)
     return factor
 
 

@@ -1,6 +1,7 @@
 """The classes of tiles, found twice: densely, pair by pair, and by the compiled scalar graphs."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from attnc.interp import Inputs, Interpreter, align
 from attnc.ir.graph import Node
 from attnc.runtime.binding import bind
 from attnc.tile.program import Keys
-from attnc.tile.regions import classify
+from attnc.tile.regions import Classifier
 
 ROWS = 1024
 
@@ -23,6 +24,11 @@ class Masked:
     mask: Node
     keys: Keys
     dense: np.ndarray
+
+    @cached_property
+    def judge(self) -> Classifier:
+        """The compiled scalar graphs, for tiles of any size."""
+        return Classifier(self.keys, self.inputs)
 
     @classmethod
     def of(cls, variant, q_len, kv_len, operands, batch=1, heads=1, masking=None):
@@ -70,6 +76,6 @@ def claimed_classes(masked: Masked, tile: tuple[int, int]) -> tuple[np.ndarray, 
     grid = np.meshgrid(np.arange(batch), np.arange(heads), *starts, indexing="ij")
     b, h, i0, j0 = (x.ravel() for x in grid)
     i1, j1 = np.minimum(i0 + tile[0], q_len) - 1, np.minimum(j0 + tile[1], kv_len) - 1
-    possible, certain = classify(masked.keys, masked.inputs, b, h, i0, i1, j0, j1)
+    possible, certain = masked.judge(b, h, i0, i1, j0, j1)
     full = possible & certain & (not masked.keys.open)  # `open`: the body of certain tiles still has masks to evaluate
     return possible.reshape(grid[0].shape), full.reshape(grid[0].shape)

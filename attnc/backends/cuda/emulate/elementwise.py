@@ -48,24 +48,29 @@ def common(operands: tuple[Any, ...]) -> np.dtype[Any]:
 
 
 def _alike(operands: tuple[Any, ...]) -> np.dtype[Any] | None:
-    """The type of operands that are all Values of one type, float32 where constants of Python are among them; None for others."""
-    dtype, constants = None, False
+    """The type of operands that are Values of one type, and perhaps constants of Python that take it; None for others."""
+    dtype: np.dtype[Any] | None = None
     for x in operands:
         if type(x) is Value:
-            if dtype is not None and x.data.dtype is not dtype:
+            if dtype is None:
+                dtype = x.data.dtype
+            elif x.data.dtype is not dtype:
                 return None
-            dtype = x.data.dtype
-        elif type(x) is float:
-            constants = True
-        else:
-            return None
-    return dtype if dtype is FLOAT32 or (dtype in _RANK and not constants) else None
+    if dtype not in _RANK:
+        return None
+    for x in operands:
+        if type(x) is not Value:
+            whole = type(x) is int
+            fits = dtype is INT64 or dtype is FLOAT32 or (dtype is INT32 and -(2**31) <= x < 2**31)
+            if not (whole and fits) and not (type(x) is float and dtype is FLOAT32):
+                return None
+    return dtype
 
 
 def _values(operands: tuple[Any, ...], kinds: str, name: str) -> tuple[list[Data], np.dtype[Any]]:
     dtype = _alike(operands)
     if dtype is not None and dtype.kind in kinds:  # most often, so this need not ask each for its type
-        return [x.data if type(x) is Value else np.float32(x) for x in operands], dtype
+        return [x.data if type(x) is Value else operand(x).astype(dtype) for x in operands], dtype
     dtype = common(operands)
     if dtype == BOOL and "b" not in kinds:
         dtype = INT64
@@ -82,7 +87,9 @@ def _op(name: str, arity: int, kinds: str, function: Rule, compares: bool = Fals
             raise TypeError(f"{name} takes {arity} operands, not {len(operands)}")
         data, dtype = _values(operands, kinds, name)
         result = function(*data)
-        return Value(result if compares else np.asarray(result).astype(dtype, copy=False)[()])
+        if not compares and (result.dtype is not dtype or (type(result) is np.ndarray and not result.ndim)):
+            result = np.asarray(result).astype(dtype, copy=False)[()]
+        return Value(result)
 
     return rule
 

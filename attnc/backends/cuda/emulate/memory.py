@@ -88,20 +88,21 @@ class Memory:
     ) -> Iterator[tuple[Any, Array, Array]]:
         """Of each array that addresses point into: which threads do, the array's elements, and their indices."""
         size = dtype.itemsize
-        if (addresses & (size - 1)).any():
+        if np.count_nonzero(addresses & (size - 1)):
             wrong = int(addresses[(addresses & (size - 1)) != 0][0])
             raise Misaligned(f"{self._name(wrong)}: no multiple of the {size} bytes that are accessed")
         numbers = addresses >> SHIFT
-        for number in (numbers[0],) if (numbers == numbers[0]).all() else np.unique(numbers):
-            threads = numbers == number
-            threads = slice(None) if threads.all() else threads
+        other = numbers != numbers[0]
+        alike = not np.count_nonzero(other)
+        for number in (numbers[0],) if alike else np.unique(numbers):
+            threads = slice(None) if alike else numbers == number
             found = addresses[threads]
             if not 0 < number <= len(self.allocations):
                 raise OutOfBounds(self._name(int(found[0])))
             memory = self.allocations[int(number) - 1].bytes
             index = (found & ((1 << SHIFT) - 1)) // size
             outside = index >= len(memory) // size
-            if outside.any():
+            if np.count_nonzero(outside):
                 raise OutOfBounds(self._name(int(found[outside.argmax()])))
             if writing and not memory.flags.writeable:
                 raise OutOfBounds(f"{self._name(int(found[0]))}: the array is read-only")

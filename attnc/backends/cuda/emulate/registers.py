@@ -73,6 +73,11 @@ class Registers:
             raise Fault(f"wgmma uses {name} without a wgmma_fence after threads have used them")
 
     def _place(self, index: Any) -> int:
+        # The counter of a loop, most often.
+        if type(index) is Value and type(index.data) is np.int64 and len(self.shape) == 1:
+            place = int(index.data)
+            if 0 <= place < self.shape[0]:
+                return place
         if type(index) is not tuple:
             index = (index,)
         if len(index) != len(self.shape):

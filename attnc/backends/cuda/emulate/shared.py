@@ -40,14 +40,14 @@ class SharedMemory:
     def places(self, addresses: Array, size: int, by: str | int) -> Array:
         """Addresses counted in steps of `size` bytes from the first; by: who accesses them, or the first of its threads."""
         offset = addresses.astype(np.int64) - BASE
-        outside = (offset < 0) | (offset + size > self.size)
-        if outside.any():
+        if size > self.size or np.count_nonzero(offset.view(np.uint64) > self.size - size):  # below 0 is far above
+            outside = (offset < 0) | (offset + size > self.size)
             raise OutOfBounds(
                 f"{_where(addresses, outside, by)} is accessed, {size} bytes, outside the {self.size} that are there"
             )
-        uneven = (offset & (size - 1)) != 0
-        if uneven.any():
-            raise Misaligned(f"{_where(addresses, uneven, by)} is no multiple of the {size} bytes of the access")
+        uneven = offset & (size - 1)
+        if np.count_nonzero(uneven):
+            raise Misaligned(f"{_where(addresses, uneven != 0, by)} is no multiple of the {size} bytes of the access")
         found: Array = offset // size
         return found
 
@@ -174,8 +174,9 @@ class Window:
         self._forbid(used, addresses, f"is overwritten while {USERS} uses it")
         told = self.clocks.known[self.warp, : self.clocks.warps]
         late: Array = self._readers(size)[index] > told
-        read: Array = np.any(late, axis=2)
-        self._forbid(read, addresses, "is overwritten: another warp read it since the last barrier")
+        if np.count_nonzero(late):
+            read: Array = np.any(late, axis=2)
+            self._forbid(read, addresses, "is overwritten: another warp read it since the last barrier")
 
     def _land(self, addresses: Array, index: Array, values: Array, common: Array | None = None) -> None:
         size = 2 * values.shape[1]
@@ -188,7 +189,7 @@ class Window:
         # Of several warps at one place, the last one's stamp stands: the others see that it is not theirs.
         lost = writer[index] != stamp
         lost = lost if common is None else lost | common
-        if lost.any():
+        if np.count_nonzero(lost):
             threads, halves = np.nonzero(lost)
             writer[index[threads], halves] = self.clocks.common(self.group)
 
@@ -204,7 +205,7 @@ class Window:
         return halves.reshape(-1, size // 2)
 
     def _forbid(self, wrong: Array, addresses: Array, what: str) -> None:
-        if wrong.any():
+        if np.count_nonzero(wrong):  # faster than any()
             raise Race(f"{_where(addresses, np.any(wrong, axis=1), self.first)} {what}")
 
 

@@ -78,7 +78,7 @@ def _bitwise(apply: Callable[[Any, Any], Any]) -> Any:
 
 def _divide(apply: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def division(x: Any, y: Any) -> Any:
-        if not np.all(y):
+        if np.count_nonzero(y) < np.size(y) if type(y) is not int else not y:  # most often a constant
             raise ZeroDivisionError("the plain operators // and % need divisors that are not zero in any thread")
         return apply(x, y)
 
@@ -160,7 +160,10 @@ def convert(x: Any, letter: str) -> Data:
 
     Integers may stand for floats; booleans stand for nothing else, and nothing else for them.
     """
-    data, dtype = operand(x), LETTERS[letter]
+    dtype = LETTERS[letter]
+    if type(x) is Value and x.data.dtype is dtype:  # most often
+        return x.data
+    data = operand(x)
     if data is not None and data.dtype == dtype:
         return data
     if data is None or data.dtype.kind not in _ACCEPTED.get(letter, "i"):
