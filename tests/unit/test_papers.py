@@ -228,7 +228,9 @@ def kernel_call(name: str, batch: int = 2) -> tuple[tuple[Any, ...], dict[str, A
 
     n = sorted(FORMULAS).index(name)
     dtype = DTYPES[(n + TURN) % len(DTYPES)]
-    setting = Setting(D=24, Dv=20, lengths=(70, 131), batch=batch, dtype=dtype, heads=(4, 2), strided=False, layout="bhld")
+    setting = Setting(
+        D=24, Dv=20, lengths=(70, 131), batch=batch, dtype=dtype, heads=(4, 2), strided=False, layout="bhld"
+    )
     rng = np.random.default_rng(n)
     return arrays(setting, rng), operands(getattr(variants, name), setting, rng)
 
