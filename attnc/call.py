@@ -10,7 +10,7 @@ import numpy as np
 
 from attnc.backends.block import Layout
 from attnc.backends.cpu.kernel import Kernel
-from attnc.backends.cpu.room import NO_PARTS, Tiles
+from attnc.backends.cpu.room import NO_PARTS, Pieces, Tiles
 from attnc.backends.launch import pack
 from attnc.backends.outputs import check_output, place, shape, whole
 from attnc.interp import Array
@@ -18,7 +18,7 @@ from attnc.ir.graph import Graph
 from attnc.passes.expand import feature_axes
 from attnc.runtime import arrays
 from attnc.runtime.binding import Bound, as_numpy
-from attnc.schedule.cpu_form import Can, CpuForm, choose, parts
+from attnc.schedule.cpu_form import Can, CpuForm, choose, parts, piece
 from attnc.schedule.cpu_form import rows as form_rows
 from attnc.schedule.target import host
 from attnc.warm import Ready
@@ -46,7 +46,7 @@ class Launch:
     kernel: Kernel
     block: bytearray
     workers: int
-    tiles: Tiles
+    tiles: Tiles | Pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,13 @@ def _whole_rows(view: arrays.View) -> bool:
     return view.shape[-1] < 2 or view.strides[-1] == arrays.ITEMSIZE[view.dtype]
 
 
-def _workers(bound: Bound, rows: int, form: CpuForm) -> tuple[int, Tiles]:
+def _workers(bound: Bound, rows: int, form: CpuForm) -> tuple[int, Tiles | Pieces]:
     """How many workers a call takes, and its parts of keys."""
     x = bound.inputs.extents
+    if form.linear:
+        length = piece(x["q_len"], x["kv_len"])
+        pieces = Pieces(x["batch"] * x["heads"], -(-x["q_len"] // length), max(-(-x["kv_len"] // length), 1))
+        return pieces.heads * pieces.parts, pieces
     own = form_rows(x["q_len"], x["group"], form.share)
     tiles = x["batch"] * x["heads"] // (x["group"] if form.share else 1) * -(-own // rows)
     found = Tiles(tiles, min(own, rows), parts(x["kv_len"], form.few)) if form.split else NO_PARTS

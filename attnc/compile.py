@@ -231,7 +231,7 @@ def lower(graph: Graph) -> Program:
 
 def abilities(program: Program) -> Can:
     """What the program can be compiled to for the CPU."""
-    return Can(not share.obstacle(program), not merge.obstacle(program), streams(program))
+    return Can(not share.obstacle(program), not merge.obstacle(program), streams(program), program.past is not None)
 
 
 def title(graph: Graph) -> str:

@@ -74,6 +74,10 @@ def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, ta
     reasons = [*program.reasons]
     for keys, sweep in zip(program.sweeps, fuse(graph).sweeps, strict=True):
         blocks = block_map(graph.name, keys, sweep, inputs, device.tile)
+        if target is None and problem.form.linear:
+            lines.append(
+                f"sweep {keys.number}: of the tiles, those which not all queries of a tile see whole; without the past"
+            )
         lines.append(
             f"sweep {keys.number}: {blocks.visited} of {blocks.total} tiles visited ({blocks.full} full, "
             f"{blocks.partial} partial), {blocks.empty} empty"
@@ -112,7 +116,7 @@ def _cpu(program: Program, problem: Problem, extents: Mapping[str, int]) -> _Dev
     s, form = problem.chosen, problem.form
     what = "rows" if form.share else "queries"
     line = f"schedule: tiles of {s.rows} {what} x {s.keys} keys, {s.width} lanes, {threads.get_num_threads()} threads"
-    why = reasons(s, problem.target, form, extents, share.obstacle(program), obstacle(program))
+    why = reasons(s, problem.target, form, extents, share.obstacle(program), obstacle(program), program.quadratic)
     queries = min(-(-s.rows // extents["group"]), extents["q_len"]) if form.share else s.rows
     return _Device([line, *(f"  {text}" for text in why)], (queries, s.keys), s.block[1] * s.width)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from attnc.backends.cpu.kernel import Kernel
-    from attnc.backends.cpu.room import Tiles
+    from attnc.backends.cpu.room import Pieces, Tiles
     from attnc.call import Result
 
 LIMIT = 64  # shortcuts that a variant keeps
@@ -26,7 +26,7 @@ class Shortcut:
     kernel: Kernel
     block: bytes
     workers: int
-    tiles: Tiles
+    tiles: Tiles | Pieces
     inputs: tuple[tuple[int, int], ...]  # (word, 0 for q, 1 for k, 2 for v)
     outputs: tuple[tuple[int, tuple[int, ...], Any], ...]  # (word, shape, dtype)
 

@@ -19,6 +19,8 @@ def all_graphs(program: Program) -> Iterable[Node]:
                 yield from (cut.shift, *cut.radices)
     for statement in program.statements():
         yield from graphs(statement)
+    if program.past is not None:
+        yield from program.past.graphs()
 
 
 def ranges(program: Program, small: bool, features: Mapping[str, int], tables: Mapping[str, str]) -> Narrow:

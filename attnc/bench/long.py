@@ -64,9 +64,9 @@ def measure(length: int, window: int, dim: int, rounds: int, threads: int) -> Ro
     with ThreadPoolExecutor(1) as warm:  # a thread of its own, so that its scratch memory does not serve the long call
         dense_tiles = warm.submit(_kernels, small, window).result()
     inputs = _random(length, dim)
-    before = _memory("VmRSS")
+    before = resident("VmRSS")
     out = sliding_window(*inputs, window=window)
-    memory = _memory("VmHWM") - before - out.nbytes
+    above = resident("VmHWM") - before - out.nbytes
     difference = _difference(inputs, out, window)
     del out
     analysis = changed(sliding_window, inputs, {"window": window}, counting)
@@ -79,7 +79,7 @@ def measure(length: int, window: int, dim: int, rounds: int, threads: int) -> Ro
     tile = DENSE_CALLS * dense_tiles / tiles.visited
     figures = (
         times.figure("attnc", "attnc", unit="s"),
-        constant("memory above inputs and output", max(memory, 0), "B", 64 * 2**20, at_most=True),
+        constant("memory above inputs and output", max(above, 0), "B", 64 * 2**20, at_most=True),
         times.figure("analysis / attnc", "analysis", "attnc", aim=0.01, at_most=True),
         times.figure("visited tile / tile of a dense call", "attnc", "dense", factor=tile, aim=1.2, at_most=True),
         constant("full tiles", tiles.full),
@@ -118,7 +118,7 @@ def _difference(inputs: tuple[Array, Array, Array], out: Array, window: int) -> 
     return worst
 
 
-def _memory(field: str) -> int:
+def resident(field: str) -> int:
     """Bytes of memory of this process: now ("VmRSS") or at its peak ("VmHWM"); where the system does not say, at its peak."""
     try:
         text = Path("/proc/self/status").read_text(encoding="ascii")

@@ -18,6 +18,7 @@ SUITES = {
     "decode": "cpu",
     "sparse": "sparse",
     "scores": "scores",
+    "linear": "linear",
     "overhead": "overhead",
     "compile": "overhead",
 }

@@ -56,6 +56,16 @@ def product(x: Node | None, y: Node | None) -> Node | None:
     return op("mul", x, y)
 
 
+def apart(x: Node) -> tuple[Node | None, Node | None]:
+    """A product as (pair factors, feature factors)."""
+    if not feature_axes(x):
+        return x, None
+    if x.op == "mul":
+        (p, f), (r, g) = map(apart, x.operands)
+        return product(p, r), product(f, g)
+    return None, x
+
+
 def addition(x: Node | None, y: Node | None) -> Node | None:
     """x+y with None for 0."""
     if x is None or y is None:

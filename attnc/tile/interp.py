@@ -46,11 +46,12 @@ def run(
     tile: tuple[int, int] = (4, 4),
     rules: Rules | None = None,
     part: int | Sequence[int] | None = None,
+    linear: bool = False,
 ) -> list[Array]:
     """The outputs, (B,Hq,Lq) or (B,Hq,Lq,F), as `attnc.interp.interpret` gives them.
 
     tile: rows and keys of a tile. rules: replacements for entries of `attnc.interp.ELEMENTWISE`. part: keys of a part, whole
-    tiles, or where parts end, where their states are merged (`attnc.tile.merge.split`).
+    tiles, or where parts end, where their states are merged (`attnc.tile.merge.split`). linear: with the past of the program.
     """
     x = inputs.extents
     features = {**x, **_feature_extents(program, inputs)}
@@ -58,9 +59,14 @@ def run(
     stores = [s for s in program.steps if isinstance(s, Store)]
     everything = {**ELEMENTWISE, **(rules or {})}
     judges = {keys.number: Classifier(keys, inputs, np.dtype(dtype), everything) for keys in program.sweeps}
+    make: Callable[..., Item] = Item
+    if linear:
+        from attnc.tile.interp_past import follow
+
+        make = follow(program)
     for b, h, i0 in itertools.product(range(x["batch"]), range(x["heads"]), range(0, x["q_len"], tile[0])):
         rows = (i0, min(i0 + tile[0], x["q_len"]))
-        item = _Item(inputs, np.dtype(dtype), (b, h), rows, tile[1], everything, features, judges)
+        item = make(inputs, np.dtype(dtype), (b, h), rows, tile[1], everything, features, judges)
         item.run(program, part)
         for s in stores:
             parts[s.index, b, h, i0] = item.outputs[s.index]
@@ -88,7 +94,7 @@ def _assemble(parts: Mapping[tuple[int, int, int, int], Array], index: int, x: M
     )
 
 
-class _Item:
+class Item:
     """One work item: a tile of rows of one head."""
 
     def __init__(
@@ -122,7 +128,8 @@ class _Item:
         data = x[b : b + 1, head : head + 1, span[0] : span[1]].astype(self.dtype)
         return Value(data, ("b", "h", axis, feature))
 
-    def _set_keys(self, start: int, stop: int) -> None:
+    def set_keys(self, start: int, stop: int) -> None:
+        """The tile of keys that is worked on."""
         head = self.h // self.extents["group"]
         self.fixed[node("index", name="j")] = Value(np.arange(start, stop), ("j",))
         for name, x, feature in (("k", self.inputs.k, "d"), ("v", self.inputs.v, "e")):
@@ -162,7 +169,7 @@ class _Item:
         """Execute one step."""
         match step:
             case Keys():
-                self._sweep(step)
+                self.sweep(step)
             case Save():
                 self.saved.append({s.name: self.values[s.name] for s in step.states})
             case Merge():
@@ -171,22 +178,27 @@ class _Item:
                 axes = ("i",) if step.feature is None else ("i", step.feature)
                 self.outputs[step.index] = self.evaluate(step.graph, axes).data[0, 0].astype(self.dtype)
             case _:
-                self._statement(step)
+                self.statement(step)
 
-    def _sweep(self, keys: Keys) -> None:
+    def sweep(self, keys: Keys) -> None:
+        """A sweep over the keys in the span."""
+        self.begin(keys)
+        outside = dict(self.values)
+        for start, stop, full in self._tiles(keys):
+            self.set_keys(start, stop)
+            for statement in keys.full if full else keys.partial:
+                self.statement(statement)
+            kept = {s.name for s in keys.states} | set(outside)
+            self.values = {name: x for name, x in self.values.items() if name in kept}
+
+    def begin(self, keys: Keys) -> None:
+        """The states before the first key."""
         rows = self.rows[1] - self.rows[0]
         for s in keys.states:
             kind = KINDS.get(s.kind, self.dtype)
             shape = (1, 1, rows) if s.feature is None else (1, 1, rows, self.features[s.feature])
             axes = ("b", "h", "i") if s.feature is None else ("b", "h", "i", s.feature)
             self.values[s.name] = Value(np.full(shape, s.initial, kind), axes)
-        outside = dict(self.values)
-        for start, stop, full in self._tiles(keys):
-            self._set_keys(start, stop)
-            for statement in keys.full if full else keys.partial:
-                self._statement(statement)
-            kept = {s.name for s in keys.states} | set(outside)
-            self.values = {name: x for name, x in self.values.items() if name in kept}
 
     def _merge(self, merge: Merge) -> None:
         """The states of all keys from those that were saved."""
@@ -212,7 +224,8 @@ class _Item:
         possible, full = self.judges[keys.number](b, h, i0, i1, start, stop - 1)
         return zip(start[possible].tolist(), stop[possible].tolist(), full[possible].tolist(), strict=True)
 
-    def _statement(self, s: Statement) -> None:
+    def statement(self, s: Statement) -> None:
+        """Execute one statement."""
         match s:
             case Load():
                 self.values[s.name] = self.evaluate(s.graph, (s.side, s.feature))

@@ -12,9 +12,12 @@ from attnc.passes.base2 import LN2, base2
 from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator, Plan
+from attnc.passes.reassociate import Irreducible, reassociate
 from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
+from attnc.passes.term import apart
 from attnc.tile.classes import classify, needs
 from attnc.tile.features import Names, Scope, sides
+from attnc.tile.past import Past
 from attnc.tile.program import (
     DotAcc,
     Keys,
@@ -29,6 +32,7 @@ from attnc.tile.program import (
     Store,
     reads,
 )
+from attnc.tile.reassociated import past
 
 PAIR = ("b", "h", "i", "j")
 MINUS = const(-math.inf)
@@ -62,7 +66,16 @@ class _Lowering:
             features = sorted(feature_axes(graph))
             self.steps += rows  # type: ignore[arg-type]
             stores.append(Store(index, features[0] if features else None, graph))
-        return Program(self.plan.graph.name, _alive((*self.steps, *stores)), self.plan.reasons)
+        return Program(self.plan.graph.name, _alive((*self.steps, *stores)), self.plan.reasons, *self._linear())
+
+    def _linear(self) -> tuple[Past | None, str]:
+        """What the sweep takes from keys that all queries of a tile see; or why it must visit them."""
+        try:
+            linear = reassociate(self.plan)
+        except Irreducible as failure:
+            return None, str(failure)
+        states = {a.e: _running(name) for a, name in self.stabiliser.exponents.items() if a.e is not None}
+        return past(linear, states, self.names, self.known), ""
 
     def _sweep(self, number: int, sweep: tuple[Accumulator, ...]) -> list[Step]:
         rows: list[Statement] = []
@@ -210,7 +223,7 @@ class _Lowering:
                 cause=f"{a.k!r} keeps {feature!r}",
                 cure="sum them, or reduce a number per pair",
             )
-        pair, vector = _split(a.k)
+        pair, vector = apart(a.k)
         if vector is None or "i" in vector.axes:
             raise UnsupportedError(
                 "a sum over the keys of features that vary over the query too",
@@ -241,20 +254,6 @@ def _alive(steps: tuple[Step, ...]) -> tuple[Step, ...]:
         read = read.union(*map(reads, inner))
         kept.append(step)
     return tuple(reversed(kept))
-
-
-def _split(x: Node) -> tuple[Node | None, Node | None]:
-    """A product as (pair factors, feature factors)."""
-    if not feature_axes(x):
-        return x, None
-    if x.op == "mul":
-        (p, f), (r, g) = map(_split, x.operands)
-        return _times(p, r), _times(f, g)
-    return None, x
-
-
-def _times(a: Node | None, b: Node | None) -> Node | None:
-    return a if b is None else b if a is None else op("mul", a, b)
 
 
 def _running(exponent: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from attnc.ir.graph import Node, topological
 from attnc.passes.cuts import Cut
+from attnc.tile.past import Past
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +181,16 @@ Step = Load | RowMap | FeatureReduce | Keys | Save | Merge | Store
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """grid(b, h, tile of i): the steps of one work item. `reasons` says why a reduction costs a sweep of its own."""
+    """grid(b, h, tile of i): the steps of one work item. `reasons` says why a reduction costs a sweep of its own.
+
+    past: what the one sweep can take from keys that a tile's queries all see in linear time; else `quadratic` says why not.
+    """
 
     name: str
     steps: tuple[Step, ...]
     reasons: tuple[str, ...] = field(default=())
+    past: Past | None = None
+    quadratic: str = ""
 
     @property
     def sweeps(self) -> list[Keys]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attnc.ir.text import expression
+from attnc.tile.past import Column, Past
 from attnc.tile.program import (
     PART,
     Dot,
@@ -78,9 +79,35 @@ def _lines(step: Step) -> list[str]:
             return [line(step)]
 
 
+def _past(past: Past) -> list[str]:
+    out = [f"in linear time, from keys up to seen = {expression(past.last)}, which all queries of the tile see:"]
+    out.append("  for each tile of keys that those before it did not:")
+    out += [f"    {line(s)}" for s in past.loads]
+    for p in past.powers:
+        out.append(f"    {p.column}[j] = {expression(p.keys)}")
+        out.append(
+            f"    {p.weights}[j] = weight({p.column}, top of {p.state}); relative to was: + {expression(p.moved)}"
+        )
+    out += [
+        f"    {s.name}[j] = {expression(s.graph)}" if isinstance(s, Column) else f"    {line(s)}" for s in past.made
+    ]
+    for x in past.outers:
+        shape = " ".join(a for a in (x.feature, x.out) if a is not None)
+        scaled = "" if x.power is None else f" relative to top of {past.powers[x.power].state}"
+        out.append(f"    {x.name}[{shape}] <- {x.name} + sum[j]({x.keys} * {x.values or '1'}){scaled}")
+    out += [f"  {line(s)}" for s in past.rows]
+    out += [f"  {p.state}[i] = {p.rows} + top" for p in past.powers]
+    for share in past.shares:
+        shape = "i" if share.out is None else f"i {share.out}"
+        out.append(f"  {share.accumulator}[{shape}] = {' + '.join(f'{rows} . {x.name}' for rows, x in share.terms)}")
+    return out
+
+
 def listing(program: Program) -> str:
     """The whole program, indented."""
     out = [f"program {program.name}: grid(b, h, tile of i)"]
     for step in program.steps:
         out += [f"  {text}" for text in _lines(step)]
+    if program.past is not None:
+        out += [f"  {text}" for text in _past(program.past)]
     return "\n".join(out)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from attnc.variants.graphormer import graphormer
     from attnc.variants.l2_distance import l2_distance
     from attnc.variants.learned_sink import learned_sink
+    from attnc.variants.linear import linear
     from attnc.variants.longformer import longformer
     from attnc.variants.luong_general import luong_general
     from attnc.variants.mixed_windows import mixed_windows
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from attnc.variants.sliding_window import sliding_window
     from attnc.variants.soft_cap import soft_cap
     from attnc.variants.softmax1 import softmax1
+    from attnc.variants.ssd import ssd
     from attnc.variants.t5 import t5
     from attnc.variants.taylor import taylor
     from attnc.variants.temperature import temperature
@@ -83,6 +85,7 @@ __all__ = [
     "graphormer",
     "l2_distance",
     "learned_sink",
+    "linear",
     "longformer",
     "luong_general",
     "mixed_windows",
@@ -104,6 +107,7 @@ __all__ = [
     "sliding_window",
     "soft_cap",
     "softmax1",
+    "ssd",
     "t5",
     "taylor",
     "temperature",

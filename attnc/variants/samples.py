@@ -170,6 +170,11 @@ def _retention(call: Call) -> dict[str, Any]:
     return {"log_decay": -call.positive(0.001, 0.2, call.shared(call.heads))}
 
 
+def _ssd(call: Call) -> dict[str, Any]:
+    steps = call.positive(-0.3, 0.0, call.batch, call.shared(call.heads), call.kv_len)
+    return {"A": np.cumsum(steps, axis=-1, dtype=np.float64).astype(call.dtype)}
+
+
 def _cosine(call: Call) -> dict[str, Any]:
     bias = call.floats(call.shared(call.heads), call.q_len, call.kv_len)
     return {"tau": call.positive(0.1, 1.0, call.shared(call.heads)), "B": bias}
@@ -286,6 +291,7 @@ _OPERANDS: dict[str, Callable[[Call], dict[str, Any]]] = {
     "graphormer": _graphormer,
     "l2_distance": _none,
     "learned_sink": _learned_sink,
+    "linear": _none,
     "luong_general": _luong_general,
     "mixed_windows": _mixed_windows,
     "mla": _mla,
@@ -300,6 +306,7 @@ _OPERANDS: dict[str, Callable[[Call], dict[str, Any]]] = {
     "rope_2d": _rope_2d,
     "sigmoid": _none,
     "softmax1": _none,
+    "ssd": _ssd,
     "taylor": _none,
     "temperature": _temperature,
     "tupe": _tupe,

@@ -30,7 +30,8 @@ by name. `python -m attnc.variants.NAME` draws one, `attnc check NAME` checks it
 *Sweeps*: how many times the keys are read. *Multiply-adds*: in products and sums over features for each pair of a query and a key that is
 visited, and for each vector that is projected once before; a pair's other work (exponentials, masks) comes on top. *Keys*: whose
 tiles are visited, as attnc derives it from the mask: "all", those "up to its own" for each query, a "window" between two ends that move
-with the query, "first to last" between fixed ends, or the "tiles of the mask", where some pair is proved or may be live."""
+with the query, "first to last" between fixed ends, or the "tiles of the mask", where some pair is proved or may be live. *Time*: "linear"
+where long calls on the CPU take time in proportion to the length ([how](design/linear-time.md)), else it grows with the visited pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,19 @@ class Entry:
     sweeps: int
     work: str
     keys: str
+    time: str
 
 
 def catalogue() -> str:
     """The page; every variant is traced and lowered, none is compiled."""
     entries = [entry(name) for name in variants.__all__]
-    lines = [HEADER, "", "| variant | | sweeps | multiply-adds | keys |", "| --- | --- | --- | --- | --- |"]
-    lines += [f"| [{x.name}](#{x.name}) | {x.title} | {x.sweeps} | {x.work} | {x.keys} |" for x in entries]
+    lines = [
+        HEADER,
+        "",
+        "| variant | | sweeps | multiply-adds | keys | time |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [f"| [{x.name}](#{x.name}) | {x.title} | {x.sweeps} | {x.work} | {x.keys} | {x.time} |" for x in entries]
     for x in entries:
         lines += ["", f"## {x.name}", "", x.title + ".", "", x.formula]
         lines += ["", f"Operands: {x.operands}."] if x.operands else []
@@ -77,6 +84,7 @@ def entry(name: str) -> Entry:
         len(program.sweeps),
         _work(program),
         ", ".join(keys),
+        "pairs" if program.past is None else "linear",
     )
 
 

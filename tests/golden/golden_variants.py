@@ -38,3 +38,10 @@ def few_queries(q, k, v, h, i, j, *, slopes: at.Tensor["h"]):
     """A kernel for few queries: rows are (query, head of a group), keys are split into parts, features in the lanes."""
     p = i + at.kv_len - at.q_len
     return at.softmax(at.dot(q, k) * at.rsqrt(at.size(q)) - slopes[h] * (p - j), where=j <= p) @ v
+
+
+@at.attention
+def decayed(q, k, v, h, i, j, *, slopes: at.Tensor["h"]):
+    """Linear time: features of queries and keys, weights that fall with the distance, over their sum."""
+    w = at.where(j <= i, at.exp(-slopes[h] * (i - j)) * at.dot(at.abs(q), at.abs(k)), 0.0)
+    return w @ v / (1 + at.sum(w, over="j"))

@@ -71,6 +71,16 @@ def test_decode(tmp_path):
         )
 
 
+def test_linear(tmp_path):
+    bench("linear", *QUICK, "--json", str(tmp_path / "a.json"))
+    rows = saved(tmp_path / "a.json")
+    assert list(rows) == ["linear 1024", "retention 1024", "growth"]
+    assert (
+        medians(rows["linear 1024"])["difference of outputs"] < 1e-5 and medians(rows["retention 1024"])["queries"] > 0
+    )
+    assert {"long", "short"} == set(rows["growth"]["seconds"])
+
+
 def test_sparse(tmp_path):
     bench("sparse", *QUICK, "--json", str(tmp_path / "a.json"))
     rows = saved(tmp_path / "a.json")

@@ -12,8 +12,8 @@ from attnc import variants
 
 RUNS = {1: 10, 2: 75, 3: 15}  # of each number of threads
 FORMULAS = (  # whose one kernel test_papers compiles: every normaliser, products and none, two softmaxes, both halves of float types
-    "bahdanau", "cosine", "differential", "learned_sink", "mixed_windows", "polynomial", "relu_squared", "retention", "rope",
-    "sigmoid", "softmax1", "taylor", "unnormalised",
+    "bahdanau", "cosine", "differential", "learned_sink", "linear", "mixed_windows", "polynomial", "relu_squared", "retention", "rope",
+    "sigmoid", "softmax1", "ssd", "taylor", "unnormalised",
 )  # fmt: skip
 
 

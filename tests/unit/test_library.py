@@ -30,7 +30,17 @@ SEES_LATER = {
     "positional", "prefix_lm", "rbf", "relu", "relu_squared", "rope_2d", "sigmoid", "sliding_tile", "softmax1", "taylor",
     "temperature", "tupe",
 }  # fmt: skip
-NO_MEAN = {"differential", "mixed_windows", "rbf", "relu", "relu_squared", "retention", "sigmoid", "unnormalised"}
+NO_MEAN = {
+    "differential",
+    "mixed_windows",
+    "rbf",
+    "relu",
+    "relu_squared",
+    "retention",
+    "sigmoid",
+    "ssd",
+    "unnormalised",
+}
 CAUSAL = [name for name in NAMES if name not in SEES_LATER]
 MEANS = [name for name in NAMES if name not in NO_MEAN]
 SOFTMAXES = [
@@ -43,6 +53,7 @@ WEIGHING = {  # normalisers and what else a sweep keeps, by the variants that ha
     "softmax": "full", "another softmax under a mask": "document", "softmax1": "softmax1", "sink": "learned_sink",
     "sigmoid": "sigmoid", "squared relu": "relu_squared", "retention's norm": "retention", "Taylor": "taylor",
     "polynomial": "polynomial", "none": "unnormalised", "two softmaxes": "differential", "two windows": "mixed_windows",
+    "features": "linear", "decays of steps": "ssd",
 }  # fmt: skip
 
 

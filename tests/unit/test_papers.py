@@ -95,6 +95,22 @@ def retention(x: SimpleNamespace) -> torch.Tensor:
     return w @ x.v / w.sum(-1, keepdim=True).abs().clamp(min=1)
 
 
+def linear(x: SimpleNamespace) -> torch.Tensor:
+    w = causal(x, (F.elu(x.q) + 1) @ (F.elu(x.k) + 1).mT, 0.0)
+    return torch.nan_to_num(w @ x.v / w.sum(-1, keepdim=True))
+
+
+def ssd(x: SimpleNamespace) -> torch.Tensor:
+    """Each step's factor, multiplied up between key and query."""
+    A = x.o["A"].expand(x.q.shape[0], x.q.shape[1], -1)
+    steps = torch.diff(A, dim=-1, prepend=torch.zeros_like(A[..., :1])).exp()
+    place = torch.arange(x.n)[:, None] + x.m - x.n
+    t = torch.arange(x.m)
+    between = (t > t[:, None]) & (t <= place[..., None])  # query, key, step
+    w = torch.where(between, steps[:, :, None, None, :], 1).prod(-1) * (place >= t)
+    return w * (x.q @ x.k.mT) @ x.v
+
+
 def polynomial(x: SimpleNamespace) -> torch.Tensor:
     w = causal(x, x.s**4, 0.0)
     return w @ x.v / (1 + w.sum(-1, keepdim=True))
@@ -147,6 +163,8 @@ FORMULAS = {
     "relu": lambda x: F.relu(x.s) / x.m @ x.v,
     "relu_squared": lambda x: F.relu(x.s).square() / x.m @ x.v,
     "retention": retention,
+    "linear": linear,
+    "ssd": ssd,
     "unnormalised": lambda x: causal(x, x.s, 0.0) @ x.v,
     "cosine": lambda x: attended(x, F.normalize(x.q, dim=-1) @ F.normalize(x.k, dim=-1).mT / x.o["tau"].view(-1, 1, 1) + x.o["B"]),
     "polynomial": polynomial,

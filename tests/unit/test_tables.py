@@ -15,7 +15,7 @@ import pytest
 
 import attnc
 from attnc.backends.arguments import layout
-from attnc.backends.cpu import boxes, elementwise, emit, leaves, memory, microkernel, rearrange, summary, sweep
+from attnc.backends.cpu import boxes, elementwise, emit, leaves, memory, microkernel, past, rearrange, summary, sweep
 from attnc.backends.cpu.context import Types
 from attnc.backends.cpu.emit import emit as emit_source
 from attnc.backends.cuda import body
@@ -209,14 +209,15 @@ def matched(function: Callable[..., Any]) -> set[str]:
 
 def test_every_statement_has_a_rule() -> None:
     names = {x.__name__ for x in STATEMENTS}
-    item = tile_interp._Item
+    item = tile_interp.Item
     of_parts = {"Save", "Merge"}  # of programs whose keys are split, which CUDA kernels alone are
-    assert matched(item.step) | matched(item._statement) == names | {"Keys"} | of_parts
+    assert matched(item.step) | matched(item.statement) == names | {"Keys"} | of_parts
     assert matched(text.line) == names
     inside, outside = {x.__name__ for x in typing.get_args(Statement)}, {x.__name__ for x in typing.get_args(Step)}
     assert matched(sweep._body) == matched(body.Body._statement) == inside
     assert matched(emit._steps) == matched(skeleton.Block._steps) == outside - of_parts
     assert matched(cuda_emit._steps) == outside
+    assert matched(past.begin) == {"Load", "FeatureReduce", "RowMap"}  # of the queries of a past
 
 
 def test_every_statement_occurs_is_printed_and_is_executed(inputs: Inputs) -> None:

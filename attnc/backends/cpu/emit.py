@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from attnc.backends.block import Layout
-from attnc.backends.cpu import extremes, items, parts
+from attnc.backends.cpu import extremes, items, parts, past, past_pieces
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.bf16 import paired
 from attnc.backends.cpu.context import Context, Types
@@ -57,11 +57,11 @@ def emit(
 ) -> tuple[str, Room]:
     """Source of the kernel module, and the memory that a call of it needs."""
     top, body = Printer(), Printer()
-    pairs = frozenset() if form.share or form.few else paired(program, schedule, types, features)
+    pairs = frozenset() if form.share or form.few or form.linear else paired(program, schedule, types, features)
     ctx = Context(program, block, schedule, types, features, top, form, paired=pairs)
     ctx.names.used |= set(" ".join((FIXED, *IMPORTS.values())).split()) | set(keyword.kwlist)
     if form != PLAIN:
-        ctx.names.used |= set(parts.NAMES.split())
+        ctx.names.used |= set(parts.NAMES.split()) | set(past.NAMES.split())
     ctx.out = body
     room = _kernel(ctx)
     summaries = extremes.summarise(ctx)
@@ -110,9 +110,9 @@ def _kernel(ctx: Context) -> Room:
     """Work items from the queue; the room for parts of keys."""
     halves = split(ctx.program) if ctx.form.split else None
     if halves is None:
-        with items.items(ctx):
+        with past.items(ctx) if ctx.form.linear else items.items(ctx):
             _run(ctx, ctx.program)
-        return Room(0)
+        return past_pieces.room(ctx) if ctx.form.linear else Room(0)
     parts.begin(ctx)
     with items.items(ctx):
         parts.emit(ctx, partial(_run, ctx), *halves)
@@ -121,7 +121,7 @@ def _kernel(ctx: Context) -> Room:
 
 def _run(ctx: Context, program: Program) -> None:
     """The steps of a program, again with care where they ask for it."""
-    if not _careful(program):
+    if not _careful(program) and not ctx.form.linear:
         _steps(ctx, program)
         return
     with ctx.out.block("for careful in range(2):"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attnc.backends.block import Layout
 from attnc.backends.cpu import machine, threads
-from attnc.backends.cpu.room import NO_PARTS, Room, Tiles
+from attnc.backends.cpu.room import LINE, NO_PARTS, Pieces, Room, Tiles
 from attnc.runtime.cache import Cache, Entry
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ class Kernel:
     seconds: float
     local: threading.local = field(default_factory=threading.local)
 
-    def run(self, block: bytearray, workers: int, tiles: Tiles = NO_PARTS) -> None:
+    def run(self, block: bytearray, workers: int, tiles: Tiles | Pieces = NO_PARTS) -> None:
         """Call the kernel on a block whose first three words are free for counter and scratch.
 
         In `workers` threads, or as many as there may be now: a repeated call knows the number of another time. tiles: of a
-        kernel whose work items are parts of the keys.
+        kernel whose work items are parts of the keys, or that has a past.
         """
         workers = min(workers, threads.get_num_threads())
         common = -(-tiles.bytes(self.room) // ALIGN) * ALIGN
@@ -68,13 +68,17 @@ class Kernel:
         if memory is None or len(memory) < size:
             memory = self.local.memory = (ctypes.c_char * size)()
         start = -(-ctypes.addressof(memory) // ALIGN) * ALIGN + common
-        if tiles.tiles:
+        if isinstance(tiles, Tiles) and tiles.tiles:
             ctypes.memset(start - tiles.counters, 0, tiles.counters)
         words = (ctypes.c_int64 * (len(block) // 8)).from_buffer(block)
         words[0], words[1], words[2] = 0, start, self.room.worker
         if self.layout.searches:  # summaries of the tables
             threads.KERNEL(self.loaded.address)(ctypes.addressof(words), -1)
-        threads.run(self.loaded.address, ctypes.addressof(words), workers)
+        for phase in range(tiles.phases):
+            if tiles.phases > 1:
+                words[0] = 0
+                ctypes.c_int64.from_address(start - LINE).value = phase
+            threads.run(self.loaded.address, ctypes.addressof(words), workers)
 
 
 @functools.cache

@@ -37,5 +37,38 @@ class Tiles:
         """Of counters and records."""
         return self.counters + self.tiles * self.parts * (room.record + -(-self.rows // 2) * room.row)
 
+    @property
+    def phases(self) -> int:
+        """How often the kernel runs."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Of a call with a past: how many batches and heads, pieces of the queries and of the keys (`attnc.backends.cpu.past_pieces`)."""
+
+    heads: int
+    queries: int
+    keys: int
+
+    @property
+    def phases(self) -> int:
+        """How often the kernel runs: for the states of all pieces first."""
+        return 2 if self.queries + self.keys > 2 else 1
+
+    @property
+    def tiles(self) -> int:
+        """No counters: phases are."""
+        return 0
+
+    @property
+    def parts(self) -> int:
+        """Work items of each head, at most."""
+        return self.queries + self.keys - 1 if self.phases > 1 else 1
+
+    def bytes(self, room: Room) -> int:
+        """Of the phase and the records."""
+        return LINE + self.heads * self.parts * room.record if self.phases > 1 else 0
+
 
 NO_PARTS = Tiles()

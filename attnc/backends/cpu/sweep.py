@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from attnc.backends import classes
-from attnc.backends.cpu import ahead, earlier, few_rows, items
+from attnc.backends.cpu import ahead, earlier, few_rows, items, past
 from attnc.backends.cpu import keys as key_side
 from attnc.backends.cpu import rows as row_side
 from attnc.backends.cpu.columns import columns
@@ -27,6 +27,8 @@ def sweep(ctx: Context, keys: Keys) -> None:
     ahead.begin_sweep(ctx, keys)
     for s in keys.states:
         row_side.state(ctx, s)
+    if ctx.form.linear:
+        past.begin(ctx)
     ctx.begin = ctx.out.place()
     if ctx.form.few:
         few_rows.queries(ctx, keys)
@@ -36,8 +38,8 @@ def sweep(ctx: Context, keys: Keys) -> None:
     else:
         _spans(ctx, keys)
     products = {s.accumulator: s for s in (*keys.full, *keys.partial) if isinstance(s, DotAcc) and s.skip_zero}
-    if products:
-        finite = [_finite(ctx, s) for s in products.values()]
+    if products or ctx.form.linear:
+        finite = past.finite(ctx) if ctx.form.linear else [_finite(ctx, s) for s in products.values()]
         with ctx.out.block(f"if careful == 0 and not ({' and '.join(finite)}):"):
             ctx.out.line("continue  # again, with weights of 0 kept from NaN and infinite values")
     if ctx.form.few and not ctx.form.split:
@@ -56,7 +58,8 @@ def ends(ctx: Context, keys: Keys) -> tuple[str, str]:
     """Where the tiles of a sweep, or of this part of it, begin, and the number of keys behind the last."""
     if ctx.form.split:
         return "first", "last"
-    return classes.ends(ctx, keys.run or keys.hull, partial(Spelling, ctx))
+    found = classes.ends(ctx, keys.run or keys.hull, partial(Spelling, ctx))
+    return past.ends(ctx, *found) if ctx.form.linear else found
 
 
 def _run(ctx: Context, keys: Keys) -> None:
@@ -129,7 +132,7 @@ def _body(ctx: Context, statements: Sequence[Statement], ends: Ends | None, main
                 lanes.append(s)
     pairs = [s.graph for s in lanes if isinstance(s, Map | Reduce)]
     known = columns(ctx, pairs)
-    if ctx.form == PLAIN:
+    if ctx.form == PLAIN or ctx.form.linear:
         known |= diagonals(ctx, pairs)
     kept = {s.scale for s in products if s.scale is not None}
     with _blocks(ctx, ends) as (vectors, keys):
