@@ -219,10 +219,10 @@ def fuzz(
 @app.command()
 def bench(
     suite: Annotated[
-        Literal["cpu", "avx2", "decode", "sparse", "linear", "overhead", "compile", "cuda", "cuda-static"],
+        Literal["cpu", "avx2", "decode", "sparse", "scores", "linear", "overhead", "compile", "cuda", "cuda-static"],
         typer.Argument(
             help="cpu: dense, causal, dtypes, score functions, threads. avx2: its dense rows without AVX-512. decode: few queries. "
-            "sparse: masks. linear: linear time. overhead: a call in Python. compile: first calls. cuda: on a GPU. cuda-static: what the compiler makes of "
+            "sparse: masks. scores: those that are no products. linear: linear time. overhead: a call in Python. compile: first calls. cuda: on a GPU. cuda-static: what the compiler makes of "
             "CUDA kernels, without a GPU."
         ),
     ],

@@ -367,18 +367,24 @@ def row_block(inputs: Inputs, budget: int = 1 << 23) -> int:
 
 
 def interpret(
-    graph: Graph, inputs: Inputs, *, dtype: Any = np.float64, rounding: Any = None, reverse: bool = False
+    graph: Graph,
+    inputs: Inputs,
+    *,
+    dtype: Any = np.float64,
+    rounding: Any = None,
+    reverse: bool = False,
+    make: Callable[..., Interpreter] = Interpreter,
 ) -> list[Array]:
     """Evaluate the outputs of a graph densely.
 
     Returns, for each output, an array (B,Hq,Lq) or (B,Hq,Lq,F) in `dtype`. `rounding`: every node's result is rounded to this
-    dtype; `reverse`: sums run from the last term to the first (both for the naive program of `verify`).
+    dtype; `reverse`: sums run from the last term to the first; `make`: another interpreter (for the naive programs of `verify`).
     """
     extents = inputs.extents
     length, step = extents["q_len"], row_block(inputs)
     parts: list[list[Array]] = []
     for start in range(0, length, step):
-        run = Interpreter(inputs, dtype, start, min(start + step, length), rounding, reverse=reverse)
+        run = make(inputs, dtype, start, min(start + step, length), rounding, reverse=reverse)
         values = run.run(graph.outputs)
         parts.append([_full(v, extents, min(step, length - start), dtype) for v in values])
     return [np.concatenate(column, axis=2) for column in zip(*parts, strict=True)]

@@ -17,6 +17,7 @@ SUITES = {
     "avx2": "cpu",
     "decode": "cpu",
     "sparse": "sparse",
+    "scores": "scores",
     "linear": "linear",
     "overhead": "overhead",
     "compile": "overhead",

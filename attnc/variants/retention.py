@@ -13,7 +13,8 @@ import attnc as at
 def retention(q, k, v, h, i, j, *, log_decay: at.Tensor["h"]):
     """Σ_j w_ij v_j / max(|Σ_j w_ij|, 1), w_ij = γ_h^(p − j) q_i · k_j / √d over j ≤ p, p = i + Lk − Lq, γ = exp(log_decay) ≤ 1."""
     p = i + at.kv_len - at.q_len
-    w = at.where(j <= p, at.exp(log_decay[h] * (p - j)) * at.dot(q, k) * at.rsqrt(at.size(q)), 0.0)
+    gamma = at.maximum(log_decay[h], -1e4)  # its power is 0 as that of −∞ is, but −∞ · 0 is NaN
+    w = at.where(j <= p, at.exp(gamma * (p - j)) * at.dot(q, k) * at.rsqrt(at.size(q)), 0.0)
     return w @ v / at.maximum(at.abs(at.sum(w, over="j")), 1)
 
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from attnc import cli
+from attnc.bench import scores as additive
 from attnc.bench.machine import Peak
 from attnc.bench.suite import SUITES, Mean, specs
 from attnc.schedule.target import choose_set, host, instruction_set, limited
@@ -91,6 +92,14 @@ def test_sparse(tmp_path):
     found = medians(rows["long"])
     assert found["difference of outputs"] < 1e-5 and 0 <= found["memory above inputs and output"] < 32 * 2**20
     assert found["full tiles"] + found["partial tiles"] >= 3000 * 100 / (64 * 128)
+
+
+def test_scores(tmp_path, monkeypatch):
+    monkeypatch.setattr(additive, "ROOM", 4 * 100 * 8 * 33)  # PyTorch takes 33 of 100 rows at once
+    bench("scores", *QUICK, "--json", str(tmp_path / "a.json"))
+    found = medians(saved(tmp_path / "a.json")["additive"])
+    assert found["difference of outputs"] < 1e-5 and found["PyTorch / attnc"] > 0
+    assert found["compiled PyTorch / attnc"] == "left out"
 
 
 def test_overhead(tmp_path):
