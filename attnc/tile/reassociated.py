@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import cast
 
-from attnc.ir.graph import Node, const, node, substitute
+from attnc.ir.graph import Node, const, node, rebuild, substitute
 from attnc.passes.base2 import base2
 from attnc.passes.bound import corner
 from attnc.passes.fold import op
 from attnc.passes.plan_sweeps import Accumulator
 from attnc.passes.reassociate import Exponent, I, J, Linear, Product
 from attnc.passes.stabilise import value
-from attnc.passes.term import product
+from attnc.passes.term import addition, product
 from attnc.tile.features import Names, Scope
 from attnc.tile.past import I0, SEEN, WAS, Column, Outer, Past, Power, Share
 from attnc.tile.program import FeatureReduce, Load, RowMap, Statement
@@ -49,18 +49,16 @@ class _Lowering:
         return Past(last, tuple(loads), powers, made, outers, tuple(rows), shares)
 
     def _power(self, e: Node, x: Exponent) -> Power:
-        """Exponents of keys and of rows, relative to the key `seen`: of the positions' part the difference is exact there."""
-        both = base2(x.both)[0] if x.both is not None else ZERO
-        seen, was = (substitute([both], {J: corner(name)})[0] for name in (SEEN, WAS))
-        here, there, before = substitute([both, seen, was], {I: corner(I0)})
-        key, masked = base2(x.key) if x.key is not None else (None, -math.inf)
-        near = op("sub", here, there) if x.both is not None else ZERO
-        keys = _masked(near if key is None else key if x.both is None else op("add", key, near), x.masks.keys, MINUS)
-        row = op("mul", x.row, const(math.log2(math.e))) if x.row is not None else None
-        rows = _masked(seen if row is None else op("add", row, seen), x.masks.rows, MINUS)
-        fresh = self.scope.local_names.fresh
-        own = self.scope.lower(keys), masked, fresh("power"), self.weights[e], op("sub", before, there)
-        return Power(self.states[e], *own, self._row(rows))
+        """Exponents of keys relative to the key `seen`, and what each row has for that key."""
+        at_seen = None if x.both is None else substitute([x.both], {J: corner(SEEN)})[0]
+        near, moved = (None if x.both is None else gap(x.both, place, corner(SEEN)) for place in (J, corner(WAS)))
+        parts = [base2(part) if part is not None else (None, -math.inf) for part in (x.key, near)]
+        keys = addition(*(part for part, _ in parts)) or ZERO
+        rows = addition(*(part and base2(part)[0] for part in (x.row, at_seen))) or ZERO
+        fresh, masked = self.scope.local_names.fresh, parts[0][1]
+        lowered = self.scope.lower(_masked(keys, x.masks.keys, MINUS))
+        own = lowered, masked, fresh("power"), self.weights[e], base2(moved)[0] if moved is not None else ZERO
+        return Power(self.states[e], *own, self._row(_masked(rows, x.masks.rows, MINUS)))
 
     def _share(self, a: Accumulator) -> Share:
         terms, vector = self.linear.sums[a]
@@ -120,6 +118,25 @@ class _Lowering:
             else:
                 self.made[x] = Load(self.scope.local_names.fresh("y"), "j", feature, x)
         return self.made[x].name
+
+
+def gap(x: Node, place: Node, other: Node) -> Node | None:
+    """x at key `place` less x at key `other`, where x is f(i) + g(j): f cancels, and integers are subtracted as such. None for 0."""
+    if "j" not in x.axes:
+        return None
+    parts = [gap(y, place, other) for y in x.operands]
+    match x.op:
+        case "add":
+            return addition(*parts)
+        case "sub":
+            return addition(parts[0], parts[1] and op("neg", parts[1]))
+        case "neg":
+            return parts[0] and op("neg", parts[0])
+        case "cast" if x.operands[0].dtype == "int":
+            return parts[0] and rebuild(x, [parts[0]])
+        case "mul" | "div" if not {"i", "j"} & frozenset.intersection(*(y.axes for y in x.operands)):
+            return rebuild(x, [part or y for part, y in zip(parts, x.operands, strict=True)])
+    return op("sub", *(substitute([x], {J: key})[0] for key in (place, other)))
 
 
 def _times(number: Node | None, features: Node) -> Node:
