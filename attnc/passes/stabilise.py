@@ -13,7 +13,8 @@ from attnc.ir.graph import Node, const, node, rebuild, topological
 from attnc.ir.ops import INDEX_AXES
 from attnc.passes.base2 import LN2, MINUS, base2
 from attnc.passes.canonicalise import is_const
-from attnc.passes.plan_sweeps import Accumulator, Plan
+from attnc.passes.moments import centre, together, total
+from attnc.passes.plan_sweeps import Accumulator, Piece, Plan
 from attnc.passes.term import op, settled
 
 ROW_AXES = ("b", "h", "i")
@@ -101,22 +102,40 @@ class Stabiliser:
         return self._reads[x]
 
     def _reduction(self, x: Node) -> Scaled:
-        total: Scaled | None = None
+        result: Scaled | None = None
         keys = node("extent", name="kv_len")
         pieces = self.plan.pieces[x]
         for piece in pieces:
             a = piece.accumulator
-            part = self.accumulator(a) if a is not None else Scaled(node("cast", keys, kind="float"))
+            if piece.power is not None:
+                part = self._moment(piece)
+            else:
+                part = self.accumulator(a) if a is not None else Scaled(node("cast", keys, kind="float"))
             if piece.u is not None:
                 part = _times(part, self.scaled(piece.u))
             if piece.d is not None:
                 part = _times(part, Scaled(const(1.0), self.row(piece.d)))
-            total = part if total is None else self._plus(total, part)
-        if total is None:
+            if piece.power is not None and piece.power.only is not None:
+                part = Scaled(op("where", self.row(piece.power.only), part.mantissa, ZERO), part.exponent)
+            result = part if result is None else self._plus(result, part)
+        if result is None:
             return Scaled(const(0.0))
         if all(p.u is None or settled(p.u) for p in pieces):
-            return total
-        return Scaled(op("where", op("lt", const(0), keys), total.mantissa, const(0.0)), total.exponent)
+            return result
+        return Scaled(op("where", op("lt", const(0), keys), result.mantissa, const(0.0)), result.exponent)
+
+    def _moment(self, piece: Piece) -> Scaled:
+        """The sum of exp(e) weight (x + row)**n from the sums about a centre."""
+        assert piece.accumulator is not None and piece.accumulator.moment is not None and piece.power is not None
+        moment, last = piece.accumulator.moment, self.accumulator(piece.accumulator)
+        sums = [*(self.accumulator(y).mantissa for y in moment.below), last.mantissa]
+        row = self.row(piece.power.row)
+        if moment.first is not None:
+            c = centre(self.accumulator(moment.first).mantissa, sums[0])
+        else:  # lse = m + log l: its difference to m is exact
+            assert last.exponent is not None
+            c, sums[1] = last.exponent, op("mul", sums[1], const(LN2))
+        return Scaled(total(sums, together(op("add", c, row)), row), last.exponent)
 
     def _mul(self, x: Node, ops: list[Scaled]) -> Scaled | None:
         return self._relative(_times(*ops)) if x.dtype == "float" else None

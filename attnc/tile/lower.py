@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from attnc.errors import UnsupportedError
-from attnc.ir.graph import Node, const, node, rewrite, substitute
+from attnc.ir.graph import Graph, Node, const, node, rewrite, substitute, topological
 from attnc.passes.base2 import LN2, base2
 from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
+from attnc.tile import centred
 from attnc.tile.classes import classify, needs
 from attnc.tile.features import Names, Scope, sides
 from attnc.tile.program import (
@@ -48,6 +49,9 @@ class _Lowering:
         self.plan, self.stabiliser, self.names = plan, Stabiliser(plan), Names()
         self.steps: list[Step] = []
         self.known: dict[Node, Node] = {}
+        self.compared = _compared(plan.graph)
+        moments = [a for sweep in plan.sweeps for a in sweep if a.moment is not None and a.moment.first is None]
+        self.stepped = {self.stabiliser.exponents[a] for a in moments}
 
     def run(self) -> Program:
         for number, sweep in enumerate(self.plan.sweeps):
@@ -79,7 +83,7 @@ class _Lowering:
             full, partial = partial, ()
         certain = classes.certain if full else const(False)
         states = [State(_running(name), -math.inf, "float") for name in exponents.values()]
-        tops = [a for a in sweep if _is_top(a, exponents)]
+        tops = [a for a in sweep if self._is_top(a, exponents)]
         states += [replace(_state(a), name=_base2(a)) if a in tops else _state(a) for a in sweep]
         undecided = any(c not in classes.decided for a in sweep for c in needs(a))
         c = classes
@@ -107,22 +111,57 @@ class _Lowering:
         maxima: list[Statement] = []
         sums: list[Statement] = []
         products: list[Statement] = []
-        weights: dict[Node, Node] = {}
-        scales: dict[Node, str] = {}
-        tops: dict[Node, tuple[Node, float]] = {}
-        for e, name in exponents.items():
-            weights[e], scales[e], tops[e] = self._exponent(scope, self._prepare(scope, e, true), name, maxima)
+        running = {e: self._exponent(scope, self._prepare(scope, e, true), name, maxima) for e, name in exponents.items()}
+        based = centred.bases(sweep)
+        attained = _Attained(scope.local_names, sweep, sums)
         for a in sweep:
-            if a.k is not None and _is_top(a, exponents):
-                self._top(scope, a, tops[a.k], sums)
+            if a.moment is not None or a in based:
                 continue
-            w = weights[a.e] if a.e is not None else None
-            scale = scales[a.e] if a.e is not None else None
-            if a.features:
-                products.append(self._product(scope, a, w, scale, true, sums))
+            known = running.get(a.e) if a.e is not None else None
+            w, scale = (known.weights, known.scale) if known is not None else (None, None)
+            if a in attained.extremes:
+                assert a.k is not None
+                attained.extreme(a, self._prepare(scope, a.k, true))
+            elif a.how == "max" and a.k in exponents and self._is_top(a, exponents):
+                self._top(scope, a, running[a.k], sums)
+            elif a.features:
+                products.append(self._product(scope, a, w, scale, true, sums, attained))
             else:
-                self._scalar(scope, a, w, scale, true, sums)
+                self._scalar(scope, a, w, scale, true, sums, attained)
+        attained.set()
+        self._moments(scope, sweep, running, true, sums)
         return (*first, *maxima, *sums, *products)
+
+    def _moments(
+        self,
+        scope: Scope,
+        sweep: tuple[Accumulator, ...],
+        running: Mapping[Node, Running],
+        true: dict[Node, Node],
+        out: list[Statement],
+    ) -> None:
+        """Sums about centres, and those that these are moved by."""
+        terms: dict[Accumulator, Node] = {}
+        deviations: dict[Accumulator, Node] = {}
+        steps: dict[Accumulator, str] = {}
+        for a in (*centred.bases(sweep), *(a for a in sweep if a.moment is not None)):
+            factor = a.k if a.moment is None else a.moment.weight
+            k = self._prepare(scope, factor, true) if factor is not None else None
+            e = running[a.e] if a.e is not None else None
+            w = e.weights if e is not None else None
+            terms[a] = _times(w, k) or const(1.0)
+            if a.moment is None:
+                continue
+            x = a.moment.x
+            if a.moment.first is not None:
+                deviations[a] = self._prepare(scope, x, true)
+                continue
+            assert e is not None and a.e is not None
+            rho = row(e.rho)
+            deviations[a] = centred.relative(x, a.e, e.pair, e.masked, rho, lambda y: self._prepare(scope, y, true))
+            steps[a] = e.step
+        scales = {a: running[a.e].scale if a.e is not None else None for a in terms}
+        centred.emit(sweep, terms, deviations, scales, steps, scope.local_names.fresh, out)
 
     def _prepare(self, scope: Scope, x: Node, true: dict[Node, Node]) -> Node:
         """x as an elementwise graph over pair tiles, columns and hoisted rows."""
@@ -141,11 +180,8 @@ class _Lowering:
         (known,) = substitute([self.stabiliser.pair(x)], true)
         return rewrite([known], fold_node)[0]
 
-    def _exponent(self, scope: Scope, e: Node, name: str, out: list[Statement]) -> tuple[Node, str, tuple[Node, float]]:
-        """Running maximum in base 2, shift and rescaling factor of the sums over exp(e).
-
-        Returns the weights exp(e - shift), the name of the factor, and e in base 2 with what of it is masked.
-        """
+    def _exponent(self, scope: Scope, e: Node, name: str, out: list[Statement]) -> Running:
+        """Running maximum in base 2, shift and rescaling factor of the sums over exp(e)."""
         fresh, state = scope.local_names.fresh, _running(name)
         e, masked = base2(e)
         tile, top, new, old = fresh("E"), fresh("t"), fresh("n"), row(state)
@@ -160,14 +196,22 @@ class _Lowering:
         out.append(RowMap(rho, shift(row(new))))
         # a weight, not exp2: it never underflows to 0, which would make NaN of an infinity that is already summed
         out.append(RowMap(alpha, node("weight", old, row(rho), MINUS)))
+        step = ""
+        if name in self.stepped:
+            step = fresh("d")
+            out.append(RowMap(step, op("sub", shift(old), row(rho))))
         out.append(SetRow(state, row(new)))
         out.append(Map(weight, node("weight", pair, row(rho), const(masked))))
-        return value(weight, PAIR), alpha, (pair, masked)
+        return Running(value(weight, PAIR), alpha, pair, masked, rho, step)
 
-    def _top(self, scope: Scope, a: Accumulator, e: tuple[Node, float], out: list[Statement]) -> None:
+    def _is_top(self, a: Accumulator, exponents: Mapping[Node, str]) -> bool:
+        """Whether it is the maximum of the exponent of a sum of the sweep; not where it is compared with what it is of."""
+        return a.how == "max" and a.k in exponents and a.k not in self.compared
+
+    def _top(self, scope: Scope, a: Accumulator, e: Running, out: list[Statement]) -> None:
         """The maximum of an exponent, NaN kept: of the same numbers as its running maximum, so that their difference is exact."""
-        part, (pair, masked) = scope.local_names.fresh("t"), e
-        out.append(Reduce(part, "max", pair))
+        part, masked = scope.local_names.fresh("t"), e.masked
+        out.append(Reduce(part, "max", e.pair))
         greatest = row(part)
         if masked > -math.inf:
             greatest = node("where", node("le", greatest, const(masked)), MINUS, greatest)
@@ -181,15 +225,16 @@ class _Lowering:
         scale: str | None,
         true: dict[Node, Node],
         out: list[Statement],
+        attained: _Attained,
     ) -> None:
-        k = self._prepare(scope, a.k, true) if a.k is not None else None
+        k = attained.known(a, self._prepare(scope, a.k, true)) if a.k is not None else None
         term = k if w is None else w if k is None else node("mul", w, k)
         assert term is not None
         part = scope.local_names.fresh("t")
         kind = term.dtype
         out.append(Reduce(part, a.how, term))
         old = row(a.name, kind)
-        kept = node("mul", row(scale), old) if scale is not None else old
+        kept = node("mul", row(scale), old) if scale is not None else attained.kept(a, old)
         out.append(SetRow(a.name, node(COMBINE[a.how], kept, row(part, kind))))
 
     def _product(
@@ -200,6 +245,7 @@ class _Lowering:
         scale: str | None,
         true: dict[Node, Node],
         out: list[Statement],
+        attained: _Attained,
     ) -> Statement:
         assert a.k is not None
         (feature,) = a.features
@@ -218,7 +264,7 @@ class _Lowering:
                 cause=f"{a.k!r} is no product of a weight [i j] and values [j {feature}]",
                 cure="keep the weights and the values apart: weights @ v",
             )
-        factor = self._prepare(scope, pair, true) if pair is not None else None
+        factor = attained.known(a, self._prepare(scope, pair, true)) if pair is not None else None
         term = w if factor is None else factor if w is None else node("mul", w, factor)
         if term is None:
             term = const(1.0)
@@ -227,7 +273,80 @@ class _Lowering:
             out.append(Map(name, term))
             term = value(name, PAIR)
         values = scope.features(scope.lower(self._known(vector, true)))
-        return DotAcc(a.name, term["name"], values["name"], feature, scale, a.skip_zero)
+        return DotAcc(a.name, term["name"], values["name"], feature, scale or attained.same(a), a.skip_zero, a.top is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The weights exp(e - shift) of an exponent, the factor of the sums so far, e in base 2 and what of it is masked, the row that
+    is its shift, and where that is asked for, the one that is the shift before less that.
+    """
+
+    weights: Node
+    scale: str
+    pair: Node
+    masked: float
+    rho: str
+    step: str
+
+
+class _Attained:
+    """Sums over the keys at which a maximum or minimum of the sweep is attained: the extreme with this tile comes first, and they are
+    dropped where it moves.
+    """
+
+    def __init__(self, names: Names, sweep: Iterable[Accumulator], out: list[Statement]) -> None:
+        self.names, self.out = names, out
+        self.tops = {a.top: a for a in sweep if a.top is not None}
+        self.extremes = {a: top for top in self.tops for a in sweep if (a.how, a.k) == (top["how"], top.operands[0])}
+        self.of = {top: a for a, top in self.extremes.items()}
+        self.new: dict[Node, str] = {}
+        self.same_as: dict[Node, str] = {}
+
+    def extreme(self, a: Accumulator, k: Node) -> None:
+        top = self.extremes[a]
+        if top in self.new:
+            return
+        part, new = self.names.fresh("t"), self.names.fresh("n")
+        self.out.append(Reduce(part, a.how, k))
+        self.out.append(RowMap(new, node(COMBINE[a.how], row(a.name, k.dtype), row(part, k.dtype))))
+        self.new[top] = new
+
+    def known(self, a: Accumulator, k: Node) -> Node:
+        """k with the new extreme."""
+        if a.top is None:
+            return k
+        old, new = self._rows(a.top)
+        return substitute([k], {old: new})[0]
+
+    def _rows(self, top: Node) -> tuple[Node, Node]:
+        return row(self.of[top].name, top.dtype), row(self.new[top], top.dtype)
+
+    def kept(self, a: Accumulator, old: Node) -> Node:
+        """A sum so far, or 0."""
+        if a.top is None:
+            return old
+        return node("where", node("eq", *self._rows(a.top)), old, const(0 if old.dtype == "int" else 0.0))
+
+    def same(self, a: Accumulator) -> str | None:
+        """The row that is 1 where the extreme stays, else 0."""
+        if a.top is None:
+            return None
+        if a.top not in self.same_as:
+            name = self.same_as[a.top] = self.names.fresh("same")
+            self.out.append(RowMap(name, node("where", node("eq", *self._rows(a.top)), const(1.0), ZERO)))
+        return self.same_as[a.top]
+
+    def set(self) -> None:
+        for top, new in self.new.items():
+            self.out.append(SetRow(self.of[top].name, row(new, top.dtype)))
+
+
+def _compared(graph: Graph) -> frozenset[Node]:
+    """Values over whose extremes a comparison asks."""
+    comparisons = [x for x in topological(graph.outputs) if x.op in ("eq", "ne", "lt", "le")]
+    extremes = [y for x in comparisons for y in x.operands if y.op == "reduce" and y["axis"] == "j" and y["how"] != "sum"]
+    return frozenset(y.operands[0] for y in extremes)
 
 
 def _alive(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -261,11 +380,6 @@ def _running(exponent: str) -> str:
     return "m" + exponent.removeprefix("shift")
 
 
-def _is_top(a: Accumulator, exponents: Mapping[Node, str]) -> bool:
-    """Whether it is the maximum of the exponent of a sum of the sweep."""
-    return a.how == "max" and a.k in exponents
-
-
 def _base2(a: Accumulator) -> str:
     return f"{a.name}_2"
 
@@ -274,7 +388,8 @@ def _state(a: Accumulator) -> State:
     kind = "float" if a.k is None or a.e is not None else a.k.dtype
     features = sorted(a.features)
     initial = INT64[a.how] if kind == "int" else FLOAT[a.how]
-    return State(a.name, initial, kind, features[0] if features else None)
+    about = a.moment and tuple([y.name for y in (a.moment.below[0], a.moment.first) if y is not None])
+    return State(a.name, initial, kind, features[0] if features else None, about or ())
 
 
 def row(name: str, kind: str = "float") -> Node:
