@@ -58,7 +58,9 @@ def plan_text(plan: Plan) -> str:
             power = f"exp({expression(a.e)})" if a.e is not None else ""
             k = a.k if a.moment is None else a.moment.weight
             factor = expression(k) if k is not None else ""
-            lines.append(f"  {a.name} = {a.how} over j of {' * '.join(x for x in (power, factor, _moment(a)) if x) or '1'}")
+            lines.append(
+                f"  {a.name} = {a.how} over j of {' * '.join(x for x in (power, factor, _moment(a)) if x) or '1'}"
+            )
     return "\n".join([*lines, *plan.reasons])
 
 

@@ -16,7 +16,7 @@ from attnc.passes.monotone import extreme
 from attnc.passes.powers import centred, counted, weighted
 from attnc.passes.separate import products, separate
 from attnc.passes.support import divided, own_support
-from attnc.passes.term import ONE, Inseparable, Power, Term, Top, outside, plain, reads
+from attnc.passes.term import ONE, Inseparable, Power, Term, outside, plain, reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,9 @@ def too_wide(pieces: Mapping[Node, tuple[Piece, ...]]) -> frozenset[Node]:
 
     A vector for each row costs a pair as many multiply-adds as a score of vectors. Numbers for each row cost nothing beside that.
     """
-    vectors = {x: {p.accumulator for p in found if p.accumulator and p.accumulator.features} for x, found in pieces.items()}
+    vectors = {
+        x: {p.accumulator for p in found if p.accumulator and p.accumulator.features} for x, found in pieces.items()
+    }
     anyway = {a for found in vectors.values() if len(found) == 1 for a in found}
     several = {x: found - anyway for x, found in vectors.items() if len(found) > 1 and found - anyway}
     added = len({a for found in several.values() for a in found}) - len(several)

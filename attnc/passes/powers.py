@@ -105,7 +105,10 @@ def _over(t: Term, first: Term) -> Node | None:
     u: Node | None = None
     for y in left:
         u = product(u, y)
-    return expanded(Term(k=t.k, e=t.e, d=None if first.d is not None else t.d, u=u))
+    rest = Term(k=t.k, e=t.e, d=None if first.d is not None else t.d, u=u)
+    if t.k is not None and t.k.op == "neg" and is_const(t.k.operands[0], 1.0):
+        return op("neg", expanded(replace(rest, k=None)))
+    return expanded(rest)
 
 
 def shifted(left: list[Term], right: list[Term]) -> list[Term] | None:
@@ -205,7 +208,9 @@ def counted(x: Node, unknown: Unknown, separate: Separate) -> list[Term] | None:
     if mask.dtype != "bool" or not mixed(mask, unknown):
         return None
     found = reached(node("where", mask, const(1.0), ZERO), unknown, separate)
-    return found and [replace(t, k=node("where", t.k.operands[0], const(1), const(0))) for t in found if t.k is not None]
+    return found and [
+        replace(t, k=node("where", t.k.operands[0], const(1), const(0))) for t in found if t.k is not None
+    ]
 
 
 def _extreme(c: Node, known: list[Node], unknown: Unknown) -> Node | None:

@@ -13,7 +13,8 @@ from attnc.ir.graph import Node, const, node, rebuild, topological
 from attnc.ir.ops import INDEX_AXES
 from attnc.passes.base2 import LN2, MINUS, base2
 from attnc.passes.canonicalise import is_const
-from attnc.passes.moments import centre, together, total
+from attnc.passes.moments import centre, together
+from attnc.passes.moments import total as about_row
 from attnc.passes.plan_sweeps import Accumulator, Piece, Plan
 from attnc.passes.term import op, settled
 
@@ -46,6 +47,9 @@ class Stabiliser:
                 if a.e is not None:
                     name = f"shift{len(groups) + 1}" if groups else "shift"
                     self.exponents[a] = groups.setdefault((number, a.e), name)
+        # exponents of which sums are taken: their maximum stays as it is
+        moments = {a: a.moment for sweep in plan.sweeps for a in sweep if a.moment is not None}
+        self.natural = {self.exponents[a] for a, moment in moments.items() if moment.first is None}
         self._reads: dict[Node, bool] = {}
         self._scaled: dict[Node, Scaled] = {}
 
@@ -134,8 +138,8 @@ class Stabiliser:
             c = centre(self.accumulator(moment.first).mantissa, sums[0])
         else:  # lse = m + log l: its difference to m is exact
             assert last.exponent is not None
-            c, sums[1] = last.exponent, op("mul", sums[1], const(LN2))
-        return Scaled(total(sums, together(op("add", c, row)), row), last.exponent)
+            c = last.exponent
+        return Scaled(about_row(sums, together(op("add", c, row)), row), last.exponent)
 
     def _mul(self, x: Node, ops: list[Scaled]) -> Scaled | None:
         return self._relative(_times(*ops)) if x.dtype == "float" else None
@@ -151,7 +155,7 @@ class Stabiliser:
         e, less = x.exponent.operands
         shift = less if x.exponent.op == "sub" else less.operands[0] if less.op == "neg" else None
         names = {a.e: name for a, name in self.exponents.items()}
-        if shift is None or shift.op != "value" or names.get(e) != shift["name"]:
+        if shift is None or shift.op != "value" or names.get(e) != shift["name"] or shift["name"] in self.natural:
             return x
         power, masked = base2(e)
         if masked > -math.inf:
@@ -266,7 +270,9 @@ def _sum_of_exponents(a: Node, b: Node) -> Node | None:
             return None
         if x.op == "sub" and x.operands[1] == y:
             return x.operands[0]
-    return op("add", a, b)
+    total = op("add", a, b)
+    rest = together(total)  # m - (m + log l), of a normaliser that has been put into an exponent
+    return rest if len(topological([rest])) < len(topological([total])) else total
 
 
 def _difference(a: Node | None, b: Node | None) -> Node | None:

@@ -243,7 +243,11 @@ def where(condition: Node, t: Term, holds: bool, row: bool) -> Term:
         some = node("reduce", pick(ONE, ZERO), how="max", axis="j") if "j" in condition.axes else pick(ONE, ZERO)
         u = op("where", op("lt", ZERO, some), u, ZERO)
     if t.e is not None:
-        e = t.e if about is not None and _masked_by(t.e, condition if holds else op("not", condition)) else pick(t.e, MINUS)
+        e = (
+            t.e
+            if about is not None and _masked_by(t.e, condition if holds else op("not", condition))
+            else pick(t.e, MINUS)
+        )
         return Term(e, t.k and _chosen(t.k, pick), t.d, u, about)
     return Term(None, pick(t.k or ONE, ZERO), t.d, u, about)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from attnc.ir.graph import Node, const, node
-from attnc.passes.base2 import LOG2E, base2
+from attnc.ir.graph import Node, node
 from attnc.passes.fold import op
 from attnc.passes.moments import centre, moved
 from attnc.passes.plan_sweeps import Accumulator
@@ -64,19 +63,15 @@ def emit(
     out += [SetRow(b.name, _row(new[b])) for b in based]
 
 
-def relative(x: Node, e: Node, tile: Node, masked: float, rho: Node, prepare: Callable[[Node], Node]) -> Node:
-    """x - m in base 2, x the exponent e but for masks: of the numbers that its maximum is of, so that the difference is exact."""
+def relative(x: Node, e: Node, tile: Node, m: Node, prepare: Callable[[Node], Node]) -> Node:
+    """x - m, x the exponent e but for masks: of the numbers that the maximum is of, so that the difference is exact."""
     if x == e:
-        live = op("where", node("le", tile, const(masked)), MINUS, tile) if masked > MINUS["value"] else tile
-        return op("sub", live, rho)
+        return op("sub", tile, m)
     if x.op == "where":
         c, yes, no = x.operands
-        some = c == node("ne", e, MINUS)
-        c = op("not", node("le", tile, const(masked))) if some else prepare(c)
-        return op("where", c, *(relative(y, e, tile, masked, rho, prepare) for y in (yes, no)))
-    if x.op == "const":
-        return op("sub", const(float(x["value"]) * LOG2E), rho)
-    return op("sub", prepare(base2(x)[0]), rho)
+        c = node("ne", tile, MINUS) if c == node("ne", e, MINUS) else prepare(c)
+        return op("where", c, *(relative(y, e, tile, m, prepare) for y in (yes, no)))
+    return op("sub", x if x.op == "const" else prepare(x), m)
 
 
 def _kept(scale: str | None, old: Node) -> Node:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from attnc.errors import UnsupportedError
-from attnc.ir.graph import Graph, Node, const, node, rewrite, substitute, topological
-from attnc.passes.base2 import LN2, base2
+from attnc.ir.graph import Node, const, node, rewrite, substitute
+from attnc.passes.base2 import LN2, LOG2E, base2
 from attnc.passes.expand import feature_axes
 from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.stabilise import ROW_AXES, Stabiliser, value
 from attnc.tile import centred
+from attnc.tile.attained import Attained, compared
 from attnc.tile.classes import classify, needs
 from attnc.tile.features import Names, Scope, sides
 from attnc.tile.program import (
@@ -49,9 +50,7 @@ class _Lowering:
         self.plan, self.stabiliser, self.names = plan, Stabiliser(plan), Names()
         self.steps: list[Step] = []
         self.known: dict[Node, Node] = {}
-        self.compared = _compared(plan.graph)
-        moments = [a for sweep in plan.sweeps for a in sweep if a.moment is not None and a.moment.first is None]
-        self.stepped = {self.stabiliser.exponents[a] for a in moments}
+        self.compared = compared(plan.graph)
 
     def run(self) -> Program:
         for number, sweep in enumerate(self.plan.sweeps):
@@ -90,12 +89,13 @@ class _Lowering:
         tiles = (c.cut_i, c.cut_j, c.run, c.hull, c.implied)
         keys = Keys(number, tuple(states), c.possible, certain, full, partial, undecided, *tiles)
         shifts: list[Step] = []
-        for name in exponents.values():
+        units = {name: const(1.0 if name in self.stabiliser.natural else LN2) for name in exponents.values()}
+        for name, unit in units.items():
             shifts += [
-                RowMap(name, op("mul", shift(row(_running(name))), const(LN2))),
+                RowMap(name, op("mul", shift(row(_running(name))), unit)),
                 RowMap(f"{name}_2", shift(row(_running(name)))),
             ]
-        shifts += [RowMap(a.name, op("mul", row(_base2(a)), const(LN2))) for a in tops]
+        shifts += [RowMap(a.name, op("mul", row(_base2(a)), units[exponents[a.k]])) for a in tops if a.k is not None]
         return [*rows, keys, *shifts]  # type: ignore[list-item]
 
     def _body(
@@ -111,9 +111,11 @@ class _Lowering:
         maxima: list[Statement] = []
         sums: list[Statement] = []
         products: list[Statement] = []
-        running = {e: self._exponent(scope, self._prepare(scope, e, true), name, maxima) for e, name in exponents.items()}
+        running = {
+            e: self._exponent(scope, self._prepare(scope, e, true), name, maxima) for e, name in exponents.items()
+        }
         based = centred.bases(sweep)
-        attained = _Attained(scope.local_names, sweep, sums)
+        attained = Attained(scope.local_names, sweep, sums)
         for a in sweep:
             if a.moment is not None or a in based:
                 continue
@@ -121,14 +123,14 @@ class _Lowering:
             w, scale = (known.weights, known.scale) if known is not None else (None, None)
             if a in attained.extremes:
                 assert a.k is not None
-                attained.extreme(a, self._prepare(scope, a.k, true))
-            elif a.how == "max" and a.k in exponents and self._is_top(a, exponents):
+                attained.begin(a, self._prepare(scope, a.k, true))
+            elif a.k is not None and self._is_top(a, exponents):
                 self._top(scope, a, running[a.k], sums)
             elif a.features:
                 products.append(self._product(scope, a, w, scale, true, sums, attained))
             else:
                 self._scalar(scope, a, w, scale, true, sums, attained)
-        attained.set()
+        attained.end()
         self._moments(scope, sweep, running, true, sums)
         return (*first, *maxima, *sums, *products)
 
@@ -157,8 +159,7 @@ class _Lowering:
                 deviations[a] = self._prepare(scope, x, true)
                 continue
             assert e is not None and a.e is not None
-            rho = row(e.rho)
-            deviations[a] = centred.relative(x, a.e, e.pair, e.masked, rho, lambda y: self._prepare(scope, y, true))
+            deviations[a] = centred.relative(x, a.e, e.pair, row(e.rho), lambda y: self._prepare(scope, y, true))
             steps[a] = e.step
         scales = {a: running[a.e].scale if a.e is not None else None for a in terms}
         centred.emit(sweep, terms, deviations, scales, steps, scope.local_names.fresh, out)
@@ -181,9 +182,13 @@ class _Lowering:
         return rewrite([known], fold_node)[0]
 
     def _exponent(self, scope: Scope, e: Node, name: str, out: list[Statement]) -> Running:
-        """Running maximum in base 2, shift and rescaling factor of the sums over exp(e)."""
+        """Running maximum in base 2, shift and rescaling factor of the sums over exp(e).
+
+        Where sums of e itself are asked for, the maximum is that of e, and what is taken to base 2 is the difference: it is exact.
+        """
         fresh, state = scope.local_names.fresh, _running(name)
-        e, masked = base2(e)
+        plain = name in self.stabiliser.natural
+        e, masked = (e, -math.inf) if plain else base2(e)
         tile, top, new, old = fresh("E"), fresh("t"), fresh("n"), row(state)
         pair = value(tile, PAIR)
         out.append(Map(tile, e))
@@ -195,13 +200,17 @@ class _Lowering:
         rho, alpha, weight = fresh("rho"), fresh("alpha"), fresh("P")
         out.append(RowMap(rho, shift(row(new))))
         # a weight, not exp2: it never underflows to 0, which would make NaN of an infinity that is already summed
-        out.append(RowMap(alpha, node("weight", old, row(rho), MINUS)))
-        step = ""
-        if name in self.stepped:
-            step = fresh("d")
-            out.append(RowMap(step, op("sub", shift(old), row(rho))))
+        if not plain:
+            out.append(RowMap(alpha, node("weight", old, row(rho), MINUS)))
+            out.append(SetRow(state, row(new)))
+            out.append(Map(weight, node("weight", pair, row(rho), const(masked))))
+            return Running(value(weight, PAIR), alpha, pair, masked, rho)
+        power, step = fresh("D"), fresh("d")
+        out.append(RowMap(alpha, node("weight", _power(old, row(rho)), ZERO, MINUS)))
+        out.append(RowMap(step, op("sub", shift(old), row(rho))))
         out.append(SetRow(state, row(new)))
-        out.append(Map(weight, node("weight", pair, row(rho), const(masked))))
+        out.append(Map(power, _power(pair, row(rho))))
+        out.append(Map(weight, node("weight", value(power, PAIR), ZERO, MINUS)))
         return Running(value(weight, PAIR), alpha, pair, masked, rho, step)
 
     def _is_top(self, a: Accumulator, exponents: Mapping[Node, str]) -> bool:
@@ -225,7 +234,7 @@ class _Lowering:
         scale: str | None,
         true: dict[Node, Node],
         out: list[Statement],
-        attained: _Attained,
+        attained: Attained,
     ) -> None:
         k = attained.known(a, self._prepare(scope, a.k, true)) if a.k is not None else None
         term = k if w is None else w if k is None else node("mul", w, k)
@@ -245,7 +254,7 @@ class _Lowering:
         scale: str | None,
         true: dict[Node, Node],
         out: list[Statement],
-        attained: _Attained,
+        attained: Attained,
     ) -> Statement:
         assert a.k is not None
         (feature,) = a.features
@@ -273,7 +282,9 @@ class _Lowering:
             out.append(Map(name, term))
             term = value(name, PAIR)
         values = scope.features(scope.lower(self._known(vector, true)))
-        return DotAcc(a.name, term["name"], values["name"], feature, scale or attained.same(a), a.skip_zero, a.top is not None)
+        return DotAcc(
+            a.name, term["name"], values["name"], feature, scale or attained.same(a), a.skip_zero, a.top is not None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,66 +298,7 @@ class Running:
     pair: Node
     masked: float
     rho: str
-    step: str
-
-
-class _Attained:
-    """Sums over the keys at which a maximum or minimum of the sweep is attained: the extreme with this tile comes first, and they are
-    dropped where it moves.
-    """
-
-    def __init__(self, names: Names, sweep: Iterable[Accumulator], out: list[Statement]) -> None:
-        self.names, self.out = names, out
-        self.tops = {a.top: a for a in sweep if a.top is not None}
-        self.extremes = {a: top for top in self.tops for a in sweep if (a.how, a.k) == (top["how"], top.operands[0])}
-        self.of = {top: a for a, top in self.extremes.items()}
-        self.new: dict[Node, str] = {}
-        self.same_as: dict[Node, str] = {}
-
-    def extreme(self, a: Accumulator, k: Node) -> None:
-        top = self.extremes[a]
-        if top in self.new:
-            return
-        part, new = self.names.fresh("t"), self.names.fresh("n")
-        self.out.append(Reduce(part, a.how, k))
-        self.out.append(RowMap(new, node(COMBINE[a.how], row(a.name, k.dtype), row(part, k.dtype))))
-        self.new[top] = new
-
-    def known(self, a: Accumulator, k: Node) -> Node:
-        """k with the new extreme."""
-        if a.top is None:
-            return k
-        old, new = self._rows(a.top)
-        return substitute([k], {old: new})[0]
-
-    def _rows(self, top: Node) -> tuple[Node, Node]:
-        return row(self.of[top].name, top.dtype), row(self.new[top], top.dtype)
-
-    def kept(self, a: Accumulator, old: Node) -> Node:
-        """A sum so far, or 0."""
-        if a.top is None:
-            return old
-        return node("where", node("eq", *self._rows(a.top)), old, const(0 if old.dtype == "int" else 0.0))
-
-    def same(self, a: Accumulator) -> str | None:
-        """The row that is 1 where the extreme stays, else 0."""
-        if a.top is None:
-            return None
-        if a.top not in self.same_as:
-            name = self.same_as[a.top] = self.names.fresh("same")
-            self.out.append(RowMap(name, node("where", node("eq", *self._rows(a.top)), const(1.0), ZERO)))
-        return self.same_as[a.top]
-
-    def set(self) -> None:
-        for top, new in self.new.items():
-            self.out.append(SetRow(self.of[top].name, row(new, top.dtype)))
-
-
-def _compared(graph: Graph) -> frozenset[Node]:
-    """Values over whose extremes a comparison asks."""
-    comparisons = [x for x in topological(graph.outputs) if x.op in ("eq", "ne", "lt", "le")]
-    extremes = [y for x in comparisons for y in x.operands if y.op == "reduce" and y["axis"] == "j" and y["how"] != "sum"]
-    return frozenset(y.operands[0] for y in extremes)
+    step: str = ""
 
 
 def _alive(steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -395,6 +347,11 @@ def _state(a: Accumulator) -> State:
 def row(name: str, kind: str = "float") -> Node:
     """The leaf of a row."""
     return value(name, ROW_AXES, kind)
+
+
+def _power(e: Node, m: Node) -> Node:
+    """e - m in base 2."""
+    return op("mul", op("sub", e, m), const(LOG2E))
 
 
 def shift(m: Node) -> Node:
