@@ -19,18 +19,16 @@ def centre(first: Node, weight: Node) -> Node:
 
 def about(sums: Sequence[Node], d: Node) -> Node:
     """The last of the sums, with x - c + d instead of x - c."""
-    n = len(sums) - 1
-    result, power = sums[n], d
-    for t in range(n - 1, -1, -1):
-        times = op("mul", power, const(float(math.comb(n, t))))
-        result = op("add", result, op("mul", times, sums[t]))
-        power = op("mul", power, d)
+    n, result = len(sums) - 1, sums[0]
+    for t in range(1, n + 1):
+        times = const(float(math.comb(n, t)))
+        result = op("add", op("mul", sums[t], times), op("mul", d, result))
     return result
 
 
 def moved(sums: Sequence[Node], d: Node) -> Node:
-    """The same for a centre that runs with the sweep; sums that are not finite stay so."""
-    return op("where", op("eq", d, ZERO), sums[-1], about(sums, d))
+    """The same for a centre that runs with the sweep; what is infinite stays so, and what is nothing."""
+    return op("where", op("eq", op("mul", d, sums[0]), ZERO), sums[-1], about(sums, d))
 
 
 def total(sums: Sequence[Node], d: Node, row: Node) -> Node:

@@ -105,10 +105,7 @@ def _over(t: Term, first: Term) -> Node | None:
     u: Node | None = None
     for y in left:
         u = product(u, y)
-    rest = Term(k=t.k, e=t.e, d=None if first.d is not None else t.d, u=u)
-    if t.k is not None and t.k.op == "neg" and is_const(t.k.operands[0], 1.0):
-        return op("neg", expanded(replace(rest, k=None)))
-    return expanded(rest)
+    return expanded(Term(k=t.k, e=t.e, d=None if first.d is not None else t.d, u=u))
 
 
 def shifted(left: list[Term], right: list[Term]) -> list[Term] | None:

@@ -47,9 +47,9 @@ class Stabiliser:
                 if a.e is not None:
                     name = f"shift{len(groups) + 1}" if groups else "shift"
                     self.exponents[a] = groups.setdefault((number, a.e), name)
-        # exponents of which sums are taken: their maximum stays as it is
-        moments = {a: a.moment for sweep in plan.sweeps for a in sweep if a.moment is not None}
-        self.natural = {self.exponents[a] for a, moment in moments.items() if moment.first is None}
+        # where sums of an exponent are taken its maximum stays as it is, and so do others that it may be compared with
+        kept = any(a.moment is not None and a.moment.first is None for sweep in plan.sweeps for a in sweep)
+        self.natural = frozenset(self.exponents.values()) if kept else frozenset()
         self._reads: dict[Node, bool] = {}
         self._scaled: dict[Node, Scaled] = {}
 

@@ -14,6 +14,7 @@ from attnc.passes.expand import feature_axes, is_reduction
 MAX_TERMS = 4
 Unknown = frozenset[Node]
 ZERO, ONE, MINUS = const(0.0), const(1.0), const(float("-inf"))
+NEGATIVE = node("neg", ONE)  # the factor of what is subtracted
 
 
 class Inseparable(Exception):
@@ -72,7 +73,7 @@ def product(x: Node | None, y: Node | None) -> Node | None:
     """x*y with None for 1."""
     if x is None or y is None:
         return x if y is None else y
-    return op("mul", x, y)
+    return op("neg", y) if x == NEGATIVE else op("neg", x) if y == NEGATIVE else op("mul", x, y)
 
 
 def addition(x: Node | None, y: Node | None) -> Node | None:
