@@ -34,25 +34,22 @@ def emit(
     based = bases(sweep)
     parts = {a: fresh("t") for a in (*based, *moments)}
     new = {b: fresh("n") for b in based}
+    by = {a: _row(steps[a]) for a in moments if a in steps}
     out += [Reduce(parts[b], "sum", terms[b]) for b in based]
+    out += [Reduce(parts[a], "sum", op("mul", terms[a], deviations[a])) for a in by]  # in the loop of the weights
     out += [RowMap(new[b], op("add", _kept(scales[b], _row(b.name)), _row(parts[b]))) for b in based]
     means: dict[tuple[Accumulator, Accumulator], tuple[Node, Node]] = {}
-    by: dict[Accumulator, Node] = {}
     for a in moments:
-        assert a.moment is not None
+        if a.moment is None or a.moment.first is None:
+            continue
         weight, first = a.moment.below[0], a.moment.first
-        x = deviations[a]
-        if first is None:
-            by[a] = _row(steps[a])
-        else:
-            if (first, weight) not in means:
-                at, step = fresh("c"), fresh("d")
-                out.append(RowMap(at, centre(_row(new[first]), _row(new[weight]))))
-                out.append(RowMap(step, op("sub", centre(_row(first.name), _row(weight.name)), _row(at))))
-                means[first, weight] = _row(at), _row(step)
-            c, by[a] = means[first, weight]
-            x = op("sub", x, c)
-        power = x
+        if (first, weight) not in means:
+            at, step = fresh("c"), fresh("d")
+            out.append(RowMap(at, centre(_row(new[first]), _row(new[weight]))))
+            out.append(RowMap(step, op("sub", centre(_row(first.name), _row(weight.name)), _row(at))))
+            means[first, weight] = _row(at), _row(step)
+        c, by[a] = means[first, weight]
+        power = x = op("sub", deviations[a], c)
         for _ in range(len(a.moment.below) - 1):
             power = op("mul", power, x)
         out.append(Reduce(parts[a], "sum", op("mul", terms[a], power)))
@@ -69,8 +66,9 @@ def relative(x: Node, e: Node, tile: Node, m: Node, prepare: Callable[[Node], No
         return op("sub", tile, m)
     if x.op == "where":
         c, yes, no = x.operands
-        c = node("ne", tile, MINUS) if c == node("ne", e, MINUS) else prepare(c)
-        return op("where", c, *(relative(y, e, tile, m, prepare) for y in (yes, no)))
+        if c == node("ne", e, MINUS):  # of no weight elsewhere
+            return op("where", node("ne", tile, MINUS), relative(yes, e, tile, m, prepare), no)
+        return op("where", prepare(c), *(relative(y, e, tile, m, prepare) for y in (yes, no)))
     return op("sub", x if x.op == "const" else prepare(x), m)
 
 

@@ -115,6 +115,7 @@ class _Lowering:
             e: self._exponent(scope, self._prepare(scope, e, true), name, maxima) for e, name in exponents.items()
         }
         based = centred.bases(sweep)
+        self._moments(scope, sweep, running, true, sums)
         attained = Attained(scope.local_names, sweep, sums)
         for a in sweep:
             if a.moment is not None or a in based:
@@ -131,7 +132,6 @@ class _Lowering:
             else:
                 self._scalar(scope, a, w, scale, true, sums, attained)
         attained.end()
-        self._moments(scope, sweep, running, true, sums)
         return (*first, *maxima, *sums, *products)
 
     def _moments(

@@ -38,3 +38,17 @@ def few_queries(q, k, v, h, i, j, *, slopes: at.Tensor["h"]):
     """A kernel for few queries: rows are (query, head of a group), keys are split into parts, features in the lanes."""
     p = i + at.kv_len - at.q_len
     return at.softmax(at.dot(q, k) * at.rsqrt(at.size(q)) - slopes[h] * (p - j), where=j <= p) @ v
+
+
+@at.attention
+def statistics(q, k, v, i, j):
+    """Sums that move with the sweep: an entropy, a variance, the mean of what stands where the score is highest."""
+    s, seen = at.dot(q, k) * at.rsqrt(at.size(q)), j <= i
+    p = at.softmax(s, where=seen)
+    place = at.sum(p * j, over="j")
+    attained = seen & (s == at.max(at.where(seen, s, -at.inf), over="j"))
+    return (
+        at.where(attained, 1.0, 0.0) @ v / at.maximum(at.sum(attained, over="j"), 1),
+        -at.sum(at.where(p == 0, 0.0, p * at.log(p)), over="j"),
+        at.sum(p * (j - place) ** 2, over="j"),
+    )
