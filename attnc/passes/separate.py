@@ -151,6 +151,13 @@ def _absolute(x: Node, unknown: Unknown) -> list[Term]:
     return [Term(t.e, t.k and op("abs", t.k), t.d, t.u and op("abs", t.u))]
 
 
+def _sign(x: Node, unknown: Unknown) -> list[Term]:
+    t = _one(x.operands[0], unknown)
+    if t.e is not None or t.d is not None:
+        raise Inseparable("NONHOM", x)
+    return [Term(k=t.k and op("sign", t.k), u=t.u and op("sign", t.u))]
+
+
 def _exponential(x: Node, unknown: Unknown) -> list[Term]:
     e: Node | None = None
     d: Node | None = None
@@ -283,7 +290,7 @@ def _is_product(x: Node, axis: str) -> bool:
 
 _LINEAR = ("add", "sub", "mul", "neg", "where", "div")
 _RULES: dict[str, Callable[[Node, Unknown], list[Term]]] = {
-    "add": _sum, "sub": _sum, "mul": _product, "div": _quotient, "neg": _negation, "abs": _absolute, "exp": _exponential,
+    "add": _sum, "sub": _sum, "mul": _product, "div": _quotient, "neg": _negation, "abs": _absolute, "sign": _sign, "exp": _exponential,
     "exp2": _power_of_two, "pow": _power, "sqrt": _root, "rsqrt": _root, "log": _logarithm, "log2": _logarithm_of_two, "maximum": _extreme,
     "minimum": _extreme, "where": _select, "cast": _cast, "dot": _contraction, "reduce": _feature_sum,
 }  # fmt: skip

@@ -60,6 +60,7 @@ SEPARATE: dict[str, Body] = {
     "one over a root": lambda x: total(at.rsqrt(x.p)),
     "rank 4": lambda x: total(x.s * x.m + x.t * x.n + x.r * at.tanh(x.m) + at.cos(x.s) * x.a),
     "abs": lambda x: total(at.abs(x.s * x.m)),
+    "sign": lambda x: total(at.sign(x.s * x.a) * x.t),
     "relu of a product": lambda x: total(at.relu(x.s * at.abs(x.m))),
     "the larger product": lambda x: total(at.maximum(x.s * x.n, x.t * x.n)),
     "the smaller sum": lambda x: total(at.minimum(x.s - x.m, x.t - x.m)),
