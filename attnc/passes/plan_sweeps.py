@@ -13,7 +13,7 @@ from attnc.ir.graph import Graph, Node, topological
 from attnc.ir.text import BRIEF, expression
 from attnc.passes.expand import feature_axes, is_reduction
 from attnc.passes.monotone import extreme
-from attnc.passes.powers import centred, counted, weighted
+from attnc.passes.powers import centred, counted, same_for_all, weighted
 from attnc.passes.separate import products, separate
 from attnc.passes.support import divided, own_support
 from attnc.passes.term import ONE, Inseparable, Power, Term, outside, plain, reads
@@ -164,7 +164,7 @@ def _of_row(t: Term) -> tuple[Node | None, ...]:
 
 
 def _terms(x: Node, unknown: frozenset[Node]) -> list[Term]:
-    terms = [outside(t) for t in _separated(x, unknown)]
+    terms = [same_for_all(outside(t)) for t in _separated(x, unknown)]
     for t in terms:
         if isinstance(t.about, Power) and (x.op == "attend" or not centred(t)):
             plain(t)

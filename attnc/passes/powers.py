@@ -109,10 +109,10 @@ def _over(t: Term, first: Term) -> Node | None:
 
 
 def shifted(left: list[Term], right: list[Term]) -> list[Term] | None:
-    """The product of exp(e) k and x + row where x is e itself, but for masks: weights with their exponents, p (s - lse)."""
+    """The product of exp(e) and x + row where x is e itself, but for masks: weights with their exponents, p (s - lse)."""
     for weights, sums in ((left, right), (right, left)):
         if len(weights) == 1 and len(sums) > 1 and weights[0].e is not None and weights[0].about is None:
-            parts = affine(sums)
+            parts = affine(sums) if weights[0].k is None or "j" not in weights[0].k.axes else None
             if parts is not None and core(parts[0]) == core(weights[0].e):
                 x, row, d, u = parts
                 return [times(weights[0], Term(d=d, u=u, about=Power(x, row, 1)))]
@@ -166,14 +166,15 @@ def _factors(x: Node) -> list[Node]:
 
 def _where_some(t: Term, share: Term, above: bool) -> Term:
     """A term in x log x of a share, 0 where the share is; above: and where it is NaN."""
-    e, only = share.e, None
+    t, e, only = same_for_all(t), share.e, None
     assert e is not None and isinstance(t.about, Power)
     for part, nothing in ((share.u, ZERO), (share.d, MINUS)):
         if part is not None:
             some = op("lt", nothing, part) if above else op("ne", part, nothing)
             only = some if only is None else op("and", only, some)
-    x = op("where", op("ne", e, MINUS), t.about.x, ZERO)
-    return replace(t, about=replace(t.about, x=x, only=only))
+    live = op("ne", e, MINUS)
+    about = replace(t.about, x=op("where", live, t.about.x, ZERO), only=only)
+    return replace(t, k=t.k and op("where", live, t.k, ZERO), about=about)
 
 
 def reached(x: Node, unknown: Unknown, separate: Separate) -> list[Term] | None:
@@ -227,6 +228,13 @@ def _extreme(c: Node, known: list[Node], unknown: Unknown) -> Node | None:
     return None
 
 
+def same_for_all(t: Term) -> Term:
+    """A power with what is the same for all keys of its factor outside of the sum."""
+    if isinstance(t.about, Power) and t.k is not None and "j" not in t.k.axes:
+        return replace(t, k=None, u=product(t.u, t.k))
+    return t
+
+
 def centred(t: Term) -> bool:
     """Whether a sweep can keep a term's sum about a centre: the running maximum of e, or the mean of x with weights exp(e) k."""
     about = t.about
@@ -234,7 +242,7 @@ def centred(t: Term) -> bool:
     if any(y is not None and feature_axes(y) for y in (t.e, t.k, about.x, about.row)):
         return False
     if about.power == 1:
-        return t.e is not None and core(about.x) == core(t.e)
+        return t.e is not None and t.k is None and core(about.x) == core(t.e)
     return t.k is None or nonnegative(t.k)
 
 

@@ -67,6 +67,7 @@ MOMENTS: dict[str, Body] = {
     "variance of shares": lambda x: total(x.p * (x.j - mean(x.j, x.p)) ** 2),
     "shares of unequal scores": lambda x: total(x.p * (x.r - mean(x.r, x.p)) * 2.0 * (x.r - mean(x.r, x.p))),
     "weights": lambda x: total(at.relu(x.r) * (x.s - total(x.s)) ** 2) / (1 + total(at.relu(x.r))),
+    "of its own support": lambda x: total(x.p * at.relu(x.r) * (x.s - total(x.s)) ** 2) / total(x.p * at.relu(x.r)),
     "standardised": lambda x: total(((x.s - total(x.s) / x.n) / at.sqrt(1 + total(x.s * x.s))) ** 2),
     "the third": lambda x: total(x.p * (x.r - mean(x.r, x.p)) ** 3),
     "the third, unweighted": lambda x: total((x.s - total(x.s) / x.n) ** 3),
@@ -76,6 +77,7 @@ ENTROPIES: dict[str, Body] = {
     "p log p": lambda x: -total(at.where(x.p == 0, 0.0, x.p * at.log(x.p))),
     "p log p where above 0": lambda x: -total(at.where(x.p > 0, at.log(x.p) * x.p, 0.0)),
     "p log p where not 0, in bits": lambda x: total(at.where(x.p != 0, -x.p * at.log2(x.p), 0.0)),
+    "twice p log p": lambda x: total(at.where(x.p == 0, 0.0, x.p * 2.0 * at.log(x.p))) * at.max(x.r, over="j"),
     "p log p under the mask": lambda x: -total(at.where(x.mask, x.p * at.log(x.p), 0.0)),
     "by the normaliser": lambda x: total(at.exp(x.s - at.log(total(at.exp(x.s)))) * (x.s - at.log(total(at.exp(x.s))))),
     "the textbook's": lambda x: textbook(x.s),
@@ -103,6 +105,7 @@ WAITS: dict[str, tuple[str, Body]] = {
     "signed weights": ("CANCEL", lambda x: total(x.r * (x.s - total(x.s)) ** 2)),
     "the fourth": ("RANK", lambda x: total((x.s - total(x.s)) ** 4)),
     "log p alone": ("CANCEL", lambda x: total(at.where(x.mask, at.log(x.p), 0.0))),
+    "p log p times numbers of keys": ("CANCEL", lambda x: total(at.where(x.p == 0, 0.0, x.p * x.r * at.log(x.p)))),
     "a share of another": ("THRESHOLD", lambda x: total(at.where(x.p == 0, 1.0, 0.0))),
     "p log p that does not vanish": ("THRESHOLD", lambda x: total(at.where(x.p == 0, 0.0, at.log(x.p)))),
     "another value": ("THRESHOLD", lambda x: total(at.where(x.r == at.max(x.s, over="j"), x.s, 0.0))),
@@ -164,17 +167,21 @@ def test_tiles_and_parts_give_what_the_graph_says(
     agree(run(program, inputs, tile=tile, part=ends, dtype=dtype), interpret(graph, inputs), tolerance)
 
 
+# what is skipped with empty tiles (0 NaN), and what overflows in the formula as it is written
+UNDEFINED = {
+    "variance of shares",
+    "shares of unequal scores",
+    "the third",
+    "of its own support",
+    "by the normaliser",
+    "of a temperature",
+}
 NOT_FINITE = [math.nan, math.inf, -math.inf, -2e38]
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    name=st.sampled_from(
-        sorted(
-            set(ALL)
-            - {"variance of shares", "shares of unequal scores", "the third", "by the normaliser", "of a temperature"}
-        )
-    ),
+    name=st.sampled_from(sorted(set(ALL) - UNDEFINED)),
     kv_len=st.integers(1, 6),
     tile=st.sampled_from([(1, 1), (2, 2), (4, 4)]),
     split_keys=st.booleans(),
