@@ -56,9 +56,22 @@ def plan_text(plan: Plan) -> str:
         lines.append(f"sweep {number}:")
         for a in sweep:
             power = f"exp({expression(a.e)})" if a.e is not None else ""
-            factor = expression(a.k) if a.k is not None else ""
-            lines.append(f"  {a.name} = {a.how} over j of {' * '.join(x for x in (power, factor) if x) or '1'}")
+            k = a.k if a.moment is None else a.moment.weight
+            factor = expression(k) if k is not None else ""
+            lines.append(
+                f"  {a.name} = {a.how} over j of {' * '.join(x for x in (power, factor, _moment(a)) if x) or '1'}"
+            )
     return "\n".join([*lines, *plan.reasons])
+
+
+def _moment(a: Accumulator) -> str:
+    """What a sum about a centre has besides its weights."""
+    if a.moment is None:
+        return ""
+    first, weight = a.moment.first, a.moment.below[0]
+    centre = f"{first.name} / {weight.name}" if first is not None else "max of the exponent"
+    power = len(a.moment.below)
+    return f"({expression(a.moment.x)} - {centre})" + (f"**{power}" if power > 1 else "")
 
 
 def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, target: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -90,8 +91,20 @@ class Variants(Scores):
 
         return self.pick(
             lambda: self._reduced("max", s), lambda: self._reduced("min", s), lambda: self._mean(s), lambda: self._mean(t.mul(s, s)),
-            masked_mean, entropy_like, last, weighted,
+            masked_mean, entropy_like, last, weighted, lambda: self._spread(s), lambda: self._entropy(s),
         )  # fmt: skip
+
+    def _spread(self, s: Term) -> Term:
+        """The mean square of what is left of s without a row value."""
+        d = self.scribe.let(t.sub(s, self.scribe.let(self._mean(s), "r", reuse=False)), "d", reuse=False)
+        return self._mean(t.mul(d, d))
+
+    def _entropy(self, s: Term) -> Term:
+        """Of a softmax."""
+        w = self._softmax(s).term
+        body = t.combine("at.where({} == 0, 0.0, {} * at.log({}))", [w, w, w], "float", -0.4, 0)
+        total = self._reduced("sum", body)
+        return replace(total, low=-math.log(max(self.shape.kv_len, 2)), high=0)
 
     def _over_keys(self, x: Term) -> Term:
         """x, varying over j whatever it is."""

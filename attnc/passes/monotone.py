@@ -5,7 +5,20 @@ from __future__ import annotations
 from attnc.ir.graph import Node, const, node
 from attnc.passes.separate import separate
 from attnc.passes.signs import nonnegative
-from attnc.passes.term import MINUS, ZERO, Inseparable, Term, Unknown, expanded, factors, mixed, op, parted, reads
+from attnc.passes.term import (
+    MINUS,
+    ZERO,
+    Inseparable,
+    Term,
+    Unknown,
+    expanded,
+    factors,
+    mixed,
+    op,
+    parted,
+    plain,
+    reads,
+)
 
 RISING = ("exp", "exp2", "tanh", "erf", "sigmoid", "sign", "floor")
 DOMAIN = ("log", "log2", "log1p", "sqrt")  # rising where they are no NaN
@@ -37,7 +50,7 @@ class _Descent:
         if x.op == "where":
             return self._where(x, how)
         try:
-            terms = separate(x, self.unknown)
+            terms = [plain(t) for t in separate(x, self.unknown)]
         except Inseparable:
             terms = []
         if terms and (parts := parted(terms, self.unknown)) is not None:

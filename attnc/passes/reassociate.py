@@ -29,7 +29,8 @@ class Irreducible(Exception):
     """Why a variant takes quadratic time: a code and the node that causes it.
 
     CROSS an exponent that is no sum of a query's and a key's part. EXTREME a maximum or minimum over the keys. INTEGER a sum of whole
-    numbers. MASK a mask that is not j <= f(i) with f rising, or not the same for all terms. NONHOM a function of a product of q and k.
+    numbers. MASK a mask that is not j <= f(i) with f rising, or not the same for all terms. MOVING a sum about a mean, or of what stands
+    where a maximum is reached. NONHOM a function of a product of q and k.
     RANK products of such products, or too many terms. SWEEPS several sweeps. VECTOR features that vary over query and key.
     """
 
@@ -91,6 +92,12 @@ def reassociate(plan: Plan) -> Linear:
     exponents: dict[Node, Exponent] = {}
     sums: dict[Accumulator, tuple[tuple[Product, ...], Node | None]] = {}
     for a in plan.sweeps[0]:
+        if a.moment is not None or a.top is not None:
+            raise Irreducible("MOVING", a.k or a.moment.x if a.moment is not None else a.k or END)
+        if a.moment is not None:
+            raise Irreducible("MOVING", a.moment.x)
+        if a.top is not None:
+            raise Irreducible("MOVING", a.top)
         if a.how != "sum" or (a.k is not None and a.k.dtype != "float"):
             assert a.k is not None
             raise Irreducible("EXTREME" if a.how != "sum" else "INTEGER", a.k)

@@ -6,16 +6,19 @@ still computes. Then sum_j body = sum_t exp(d_t) u_t * (sum_j exp(e_t) k_t): the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from attnc.ir.graph import Node, const, node, rebuild, substitute
 from attnc.passes.canonicalise import is_const, simplify
 from attnc.passes.expand import feature_axes
+from attnc.passes.powers import apart, reached, repeated, shifted, vanishing
 from attnc.passes.signs import nonnegative
 from attnc.passes.term import (
     ONE,
     ZERO,
     Inseparable,
+    Power,
     Term,
     Unknown,
     addition,
@@ -28,6 +31,7 @@ from attnc.passes.term import (
     negated,
     op,
     parted,
+    plain,
     product,
     reads,
     times,
@@ -53,7 +57,9 @@ def separate(x: Node, unknown: Unknown) -> list[Term]:
 
 
 def products(x: Node, left: list[Term], right: list[Term]) -> list[Term]:
-    """The terms of a product. A sum times a sum, (s - mean) * (s - mean), is no sum of moments: those cancel."""
+    """The terms of a product. A sum times a sum is no sum of moments: those cancel."""
+    if (found := shifted(left, right)) is not None:
+        return checked(x, found)
     if len(left) > 1 and len(right) > 1:
         raise Inseparable("CANCEL", x)
     found = [moved(times(a, b)) for a in left for b in right]
@@ -104,7 +110,10 @@ def _negation(x: Node, unknown: Unknown) -> list[Term]:
 
 
 def _product(x: Node, unknown: Unknown) -> list[Term]:
+    if (powers := repeated(x, unknown, separate)) is not None:
+        return powers
     left, right = (separate(y, unknown) for y in x.operands)
+    apart(x, left, right)
     return products(x, left, right)
 
 
@@ -113,12 +122,13 @@ def _one(x: Node, unknown: Unknown) -> Term:
     terms = separate(x, unknown)
     if len(terms) != 1:
         raise Inseparable("NONHOM", x)
-    return terms[0]
+    return plain(terms[0])
 
 
 def _quotient(x: Node, unknown: Unknown) -> list[Term]:
     above = separate(x.operands[0], unknown)
     inverse = to_the_power(_one(x.operands[1], unknown), const(-1.0))
+    apart(x, above, [inverse])
     return [times(a, inverse) for a in above]
 
 
@@ -141,6 +151,13 @@ def _absolute(x: Node, unknown: Unknown) -> list[Term]:
     return [Term(t.e, t.k and op("abs", t.k), t.d, t.u and op("abs", t.u))]
 
 
+def _sign(x: Node, unknown: Unknown) -> list[Term]:
+    t = _one(x.operands[0], unknown)
+    if t.e is not None or t.d is not None:
+        raise Inseparable("NONHOM", x)
+    return [Term(k=t.k and op("sign", t.k), u=t.u and op("sign", t.u))]
+
+
 def _exponential(x: Node, unknown: Unknown) -> list[Term]:
     e: Node | None = None
     d: Node | None = None
@@ -160,15 +177,20 @@ def _power_of_two(x: Node, unknown: Unknown) -> list[Term]:
 
 
 def _logarithm(x: Node, unknown: Unknown) -> list[Term]:
-    """Of one part alone: the logarithms of a key's and of a row's factor of a share, e and -lse, cancel."""
+    """Of a key's and of a row's factor, as in e - lse, it is one: these cancel."""
     t = _one(x.operands[0], unknown)
     if not all(f is None or nonnegative(f) for f in (t.k, t.u)):
         raise Inseparable("SIGN", x.operands[0])
     known = addition(t.e, t.k and op("log", t.k))
     row = addition(t.d, t.u and op("log", t.u))
     if known is not None and row is not None:
-        raise Inseparable("CANCEL", x)
+        return [Term(about=Power(known, row, 1))]
     return [Term(k=known)] if known is not None else [Term(u=row)]
+
+
+def _logarithm_of_two(x: Node, unknown: Unknown) -> list[Term]:
+    unit = const(1 / math.log(2.0))
+    return [times(t, Term(u=unit)) for t in _logarithm(x, unknown)]
 
 
 def _extreme(x: Node, unknown: Unknown) -> list[Term]:
@@ -193,7 +215,11 @@ def _select(x: Node, unknown: Unknown) -> list[Term]:
         rows = [c for c in conjuncts(condition) if reads(c, unknown) and "j" not in c.axes]
         rest = [c for c in conjuncts(condition) if c not in rows]
         if any(reads(c, unknown) for c in rest):
-            raise Inseparable("THRESHOLD", condition)
+            found = vanishing(x, unknown, separate) or (None if rows else reached(x, unknown, separate))
+            if found is not None:
+                return found
+            if not rows:
+                raise Inseparable("THRESHOLD", condition)
         outer, inner = conjunction(rest), conjunction(rows)
         return _select(node("where", outer, node("where", inner, a, b), b), unknown)
     result = []
@@ -221,14 +247,14 @@ def _float(x: Node) -> Node:
 
 
 def _contraction(x: Node, unknown: Unknown) -> list[Term]:
-    left, right = (separate(y, unknown) for y in x.operands)
+    left, right = ([plain(t) for t in separate(y, unknown)] for y in x.operands)
     return _over(x, products(x, left, right))
 
 
 def _feature_sum(x: Node, unknown: Unknown) -> list[Term]:
     if x["how"] != "sum" or x["axis"] == "j":
         raise Inseparable("NONHOM", x)
-    return _over(x, separate(x.operands[0], unknown))
+    return _over(x, [plain(t) for t in separate(x.operands[0], unknown)])
 
 
 def _over(x: Node, terms: list[Term]) -> list[Term]:
@@ -264,7 +290,7 @@ def _is_product(x: Node, axis: str) -> bool:
 
 _LINEAR = ("add", "sub", "mul", "neg", "where", "div")
 _RULES: dict[str, Callable[[Node, Unknown], list[Term]]] = {
-    "add": _sum, "sub": _sum, "mul": _product, "div": _quotient, "neg": _negation, "abs": _absolute, "exp": _exponential,
-    "exp2": _power_of_two, "pow": _power, "sqrt": _root, "rsqrt": _root, "log": _logarithm, "maximum": _extreme,
+    "add": _sum, "sub": _sum, "mul": _product, "div": _quotient, "neg": _negation, "abs": _absolute, "sign": _sign, "exp": _exponential,
+    "exp2": _power_of_two, "pow": _power, "sqrt": _root, "rsqrt": _root, "log": _logarithm, "log2": _logarithm_of_two, "maximum": _extreme,
     "minimum": _extreme, "where": _select, "cast": _cast, "dot": _contraction, "reduce": _feature_sum,
 }  # fmt: skip

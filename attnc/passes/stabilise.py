@@ -13,7 +13,9 @@ from attnc.ir.graph import Node, const, node, rebuild, topological
 from attnc.ir.ops import INDEX_AXES
 from attnc.passes.base2 import LN2, MINUS, base2
 from attnc.passes.canonicalise import is_const
-from attnc.passes.plan_sweeps import Accumulator, Plan
+from attnc.passes.moments import centre, together
+from attnc.passes.moments import total as about_row
+from attnc.passes.plan_sweeps import Accumulator, Piece, Plan
 from attnc.passes.term import op, settled
 
 ROW_AXES = ("b", "h", "i")
@@ -45,6 +47,9 @@ class Stabiliser:
                 if a.e is not None:
                     name = f"shift{len(groups) + 1}" if groups else "shift"
                     self.exponents[a] = groups.setdefault((number, a.e), name)
+        # where sums of an exponent are taken its maximum stays as it is, and so do others that it may be compared with
+        kept = any(a.moment is not None and a.moment.first is None for sweep in plan.sweeps for a in sweep)
+        self.natural = frozenset(self.exponents.values()) if kept else frozenset()
         self._reads: dict[Node, bool] = {}
         self._scaled: dict[Node, Scaled] = {}
 
@@ -101,22 +106,40 @@ class Stabiliser:
         return self._reads[x]
 
     def _reduction(self, x: Node) -> Scaled:
-        total: Scaled | None = None
+        result: Scaled | None = None
         keys = node("extent", name="kv_len")
         pieces = self.plan.pieces[x]
         for piece in pieces:
             a = piece.accumulator
-            part = self.accumulator(a) if a is not None else Scaled(node("cast", keys, kind="float"))
+            if piece.power is not None:
+                part = self._moment(piece)
+            else:
+                part = self.accumulator(a) if a is not None else Scaled(node("cast", keys, kind="float"))
             if piece.u is not None:
                 part = _times(part, self.scaled(piece.u))
             if piece.d is not None:
                 part = _times(part, Scaled(const(1.0), self.row(piece.d)))
-            total = part if total is None else self._plus(total, part)
-        if total is None:
+            if piece.power is not None and piece.power.only is not None:
+                part = Scaled(op("where", self.row(piece.power.only), part.mantissa, ZERO), part.exponent)
+            result = part if result is None else self._plus(result, part)
+        if result is None:
             return Scaled(const(0.0))
         if all(p.u is None or settled(p.u) for p in pieces):
-            return total
-        return Scaled(op("where", op("lt", const(0), keys), total.mantissa, const(0.0)), total.exponent)
+            return result
+        return Scaled(op("where", op("lt", const(0), keys), result.mantissa, const(0.0)), result.exponent)
+
+    def _moment(self, piece: Piece) -> Scaled:
+        """The sum of exp(e) weight (x + row)**n from the sums about a centre."""
+        assert piece.accumulator is not None and piece.accumulator.moment is not None and piece.power is not None
+        moment, last = piece.accumulator.moment, self.accumulator(piece.accumulator)
+        sums = [*(self.accumulator(y).mantissa for y in moment.below), last.mantissa]
+        row = self.row(piece.power.row)
+        if moment.first is not None:
+            c = centre(self.accumulator(moment.first).mantissa, sums[0])
+        else:  # lse = m + log l: its difference to m is exact
+            assert last.exponent is not None
+            c = last.exponent
+        return Scaled(about_row(sums, together(op("add", c, row)), row), last.exponent)
 
     def _mul(self, x: Node, ops: list[Scaled]) -> Scaled | None:
         return self._relative(_times(*ops)) if x.dtype == "float" else None
@@ -132,7 +155,7 @@ class Stabiliser:
         e, less = x.exponent.operands
         shift = less if x.exponent.op == "sub" else less.operands[0] if less.op == "neg" else None
         names = {a.e: name for a, name in self.exponents.items()}
-        if shift is None or shift.op != "value" or names.get(e) != shift["name"]:
+        if shift is None or shift.op != "value" or names.get(e) != shift["name"] or shift["name"] in self.natural:
             return x
         power, masked = base2(e)
         if masked > -math.inf:
@@ -247,7 +270,9 @@ def _sum_of_exponents(a: Node, b: Node) -> Node | None:
             return None
         if x.op == "sub" and x.operands[1] == y:
             return x.operands[0]
-    return op("add", a, b)
+    total = op("add", a, b)
+    rest = together(total)  # m - (m + log l), of a normaliser that has been put into an exponent
+    return rest if len(topological([rest])) < len(topological([total])) else total
 
 
 def _difference(a: Node | None, b: Node | None) -> Node | None:

@@ -7,6 +7,7 @@ The running maximum of s alone may belong to a key of which r is 0 (or 1e-30): t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from attnc.ir.graph import Node, topological
 from attnc.passes.expand import feature_axes, is_reduction
@@ -56,4 +57,4 @@ def own_support(t: Term, own: frozenset[tuple[Node | None, Node | None]]) -> Ter
         e = addition(e, op("log", factor if nonnegative(factor) else op("abs", factor)))
         if not nonnegative(factor):
             signs = product(signs, op("sign", factor))
-    return Term(e, product(signs, rest), t.d, t.u)
+    return replace(t, e=e, k=product(signs, rest))

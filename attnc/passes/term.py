@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnc.ir.graph import Node, const, node, topological
 from attnc.ir.text import BRIEF, expression
@@ -14,14 +14,16 @@ from attnc.passes.expand import feature_axes, is_reduction
 MAX_TERMS = 4
 Unknown = frozenset[Node]
 ZERO, ONE, MINUS = const(0.0), const(1.0), const(float("-inf"))
+NEGATIVE = node("neg", ONE)  # the factor of what is subtracted
 
 
 class Inseparable(Exception):
     """Why a reduction needs a further sweep: a code and the node that causes it.
 
-    CANCEL a product of sums, the logarithm of a key's factor times a row's. CROSS a product of known and unknown under exp. MONO an extreme of what is not monotone. NONHOM a
-    function of a mixed value that respects no sum. RANK too many terms. SIGN a factor that may be negative. THRESHOLD a
-    condition that compares keys with an unknown.
+    CANCEL a product of sums, the logarithm of a key's factor times a row's. COST accumulators that cost more than a sweep. CROSS a
+    product of known and unknown under exp. MONO an extreme of what is not monotone. NONHOM a function of a mixed value that
+    respects no sum. RANK too many terms. SIGN a factor that may be negative. THRESHOLD a condition that compares keys with an
+    unknown.
     """
 
     def __init__(self, code: str, cause: Node) -> None:
@@ -30,13 +32,31 @@ class Inseparable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Power:
+    """A factor (x + row)**power, x known: its powers of x and of row would cancel. only: a condition of the row, else the sum is 0."""
+
+    x: Node
+    row: Node
+    power: int
+    only: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The term counts where the running maximum or minimum `extreme` is reached: k is where(y == extreme, k, 0)."""
+
+    extreme: Node
+
+
+@dataclass(frozen=True, slots=True)
 class Term:
-    """exp(e + d) * k * u; None stands for an absent exponent or a factor of 1."""
+    """exp(e + d) * k * u; None stands for an absent exponent or a factor of 1. about: what else the keys' part depends on."""
 
     e: Node | None = None
     k: Node | None = None
     d: Node | None = None
     u: Node | None = None
+    about: Power | Top | None = None
 
 
 def factors(x: Node) -> list[Node]:
@@ -53,7 +73,7 @@ def product(x: Node | None, y: Node | None) -> Node | None:
     """x*y with None for 1."""
     if x is None or y is None:
         return x if y is None else y
-    return op("mul", x, y)
+    return op("neg", y) if x == NEGATIVE else op("neg", x) if y == NEGATIVE else op("mul", x, y)
 
 
 def apart(x: Node) -> tuple[Node | None, Node | None]:
@@ -75,12 +95,22 @@ def addition(x: Node | None, y: Node | None) -> Node | None:
 
 def expanded(t: Term) -> Node:
     """The term as one node."""
+    plain(t)
     scale = product(t.k, t.u)
     total = addition(t.e, t.d)
     if total is None:
         return scale if scale is not None else ONE
     power = op("exp", total)
     return power if scale is None else op("mul", power, scale)
+
+
+def plain(t: Term) -> Term:
+    """t; Inseparable where it is about something."""
+    if isinstance(t.about, Power):
+        raise Inseparable("CANCEL", op("add", t.about.x, t.about.row))
+    if t.about is not None:
+        raise Inseparable("THRESHOLD", t.about.extreme)
+    return t
 
 
 def reads(x: Node, unknown: Unknown) -> bool:
@@ -114,7 +144,10 @@ def parted(terms: list[Term], unknown: Unknown) -> tuple[Node, Node] | None:
 
 
 def times(a: Term, b: Term) -> Term:
-    return Term(addition(a.e, b.e), product(a.k, b.k), addition(a.d, b.d), product(a.u, b.u))
+    if a.about is not None:
+        a, b = b, a
+    plain(a)
+    return Term(addition(a.e, b.e), product(a.k, b.k), addition(a.d, b.d), product(a.u, b.u), b.about)
 
 
 def moved(t: Term) -> Term:
@@ -129,7 +162,7 @@ def moved(t: Term) -> Term:
             e = op("add", e, node("where", mask, ZERO, MINUS))
         if mask is None or factor.op == "where":  # which hides a NaN where it is 0
             rest = product(rest, factor)
-    return Term(e, rest, t.d, t.u)
+    return replace(t, e=e, k=rest)
 
 
 def _masked_by(e: Node, mask: Node) -> bool:
@@ -159,13 +192,15 @@ def outside(t: Term) -> Term:
     inside: Node | None = None
     for factor in factors(t.k) if t.k is not None else []:
         if "j" not in factor.axes and (feature_axes(factor) or any(map(is_reduction, topological([factor])))):
-            t = Term(t.e, t.k, t.d, product(t.u, factor))
+            t = replace(t, u=product(t.u, factor))
         else:
             inside = product(inside, factor)
-    return Term(t.e, inside, t.d, t.u)
+    return replace(t, k=inside)
 
 
 def negated(t: Term) -> Term:
+    if t.about is not None:
+        return replace(t, u=op("neg", t.u or ONE))
     return Term(t.e, op("neg", t.k or ONE), t.d, t.u)
 
 
@@ -210,15 +245,22 @@ def where(condition: Node, t: Term, holds: bool, row: bool) -> Term:
         return op("where", condition, value, other) if holds else op("where", condition, other, value)
 
     if row:  # it selects the row factor
-        return Term(t.e, t.k, t.d and pick(t.d, ZERO), pick(t.u or ONE, ZERO))
+        return replace(t, d=t.d and pick(t.d, ZERO), u=pick(t.u or ONE, ZERO))
     t = outside(t)
-    u = t.u
+    u, about = t.u, t.about
+    if isinstance(about, Power):
+        about = replace(about, x=pick(about.x, ZERO))
     if u is not None and (not settled(u) or any(map(is_reduction, topological([condition])))):
         some = node("reduce", pick(ONE, ZERO), how="max", axis="j") if "j" in condition.axes else pick(ONE, ZERO)
         u = op("where", op("lt", ZERO, some), u, ZERO)
     if t.e is not None:
-        return Term(pick(t.e, MINUS), t.k and _chosen(t.k, pick), t.d, u)
-    return Term(None, pick(t.k or ONE, ZERO), t.d, u)
+        e = (
+            t.e
+            if about is not None and _masked_by(t.e, condition if holds else op("not", condition))
+            else pick(t.e, MINUS)
+        )
+        return Term(e, t.k and _chosen(t.k, pick), t.d, u, about)
+    return Term(None, pick(t.k or ONE, ZERO), t.d, u, about)
 
 
 def _chosen(k: Node, pick: Callable[[Node, Node], Node]) -> Node:
@@ -237,17 +279,17 @@ def _chosen(k: Node, pick: Callable[[Node, Node], Node]) -> Node:
 
 def collect(terms: list[Term]) -> list[Term]:
     """Add the row factors of terms with equal key factors, then the key factors of terms with equal row factors."""
-    rows: dict[tuple[Node | None, ...], Term] = {}
+    rows: dict[tuple[object, ...], Term] = {}
     for t in terms:
-        key = (t.e, t.k, t.d)
+        key: tuple[object, ...] = (t.e, t.k, t.d, t.about)
         if key in rows:
-            t = Term(t.e, t.k, t.d, op("add", rows[key].u or ONE, t.u or ONE))
+            t = replace(t, u=op("add", rows[key].u or ONE, t.u or ONE))
         rows[key] = t
-    keys: dict[tuple[Node | None, ...], Term] = {}
+    keys: dict[tuple[object, ...], Term] = {}
     for t in rows.values():
-        key = (t.e, t.d, t.u)
+        key = (t.e, t.d, t.u, t.about)
         if key in keys and _features(keys[key].k) == _features(t.k):
-            t = Term(t.e, op("add", keys[key].k or ONE, t.k or ONE), t.d, t.u)
+            t = replace(t, k=op("add", keys[key].k or ONE, t.k or ONE))
         keys[key] = t
     return list(keys.values())
 

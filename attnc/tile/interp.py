@@ -219,10 +219,9 @@ class Item:
             for part in self.saved:
                 self.values |= {f"{other}{PART}": x for other, x in part.items()}
                 x = part[name].data
-                if join.scale is not None:
-                    scale = self.evaluate(join.scale, "i").data
-                    with np.errstate(all="ignore"):
-                        x = x * (scale if join.state.feature is None else scale[..., None])
+                if join.graph is not None:
+                    graph = self.evaluate(join.graph, "i").data
+                    x = graph if join.term is not None else _scaled(x, graph, join.state.feature, join.drop)
                 terms.append(x)
             axes = self.saved[0][name].axes
             self.values[name] = Value(np.asarray(REDUCE[join.how](np.stack(terms), axis=0), terms[0].dtype), axes)
@@ -272,12 +271,20 @@ class Item:
     def _accumulate(self, s: DotAcc) -> None:
         weights, values, old = self.values[s.weights], self.values[s.values], self.values[s.accumulator]
         if s.scale is not None:
-            old = Value(old.data * self.values[s.scale].data[..., None], old.axes)
+            old = Value(_scaled(old.data, self.values[s.scale].data, s.feature, s.drop), old.axes)
         w, v = weights.data[..., None], values.data[:, :, None]
         with np.errstate(all="ignore"):
             terms = np.where(w == 0, 0, w * v) if s.skip_zero else w * v
             total = old.data + terms.sum(axis=3)
         self.values[s.accumulator] = Value(total, old.axes)
+
+
+def _scaled(x: Array, scale: Array, feature: str | None, drop: bool) -> Array:
+    """x times a number of the row; where `drop`, 0 leaves nothing."""
+    if feature is not None:
+        scale = scale[..., None]
+    with np.errstate(all="ignore"):
+        return np.where(scale == 0, 0, scale * x).astype(x.dtype) if drop else x * scale
 
 
 def _kind(x: Value) -> str:

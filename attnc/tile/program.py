@@ -79,7 +79,8 @@ class Reduce:
 class DotAcc:
     """accumulator[i, f] = scale[i] * accumulator[i, f] + sum over j of weights[i, j] * values[j, f].
 
-    Where `skip_zero`, a weight that is exactly zero contributes nothing, even to a value that is NaN.
+    Where `skip_zero`, a weight that is exactly zero contributes nothing, even to a value that is NaN. Where `drop`, scale is 0 or 1,
+    and 0 leaves nothing, not even of NaN.
     """
 
     accumulator: str
@@ -88,6 +89,7 @@ class DotAcc:
     feature: str
     scale: str | None
     skip_zero: bool
+    drop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +102,16 @@ class SetRow:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A row state (feature None) or an accumulator of features, with its initial value."""
+    """A row state (feature None) or an accumulator of features, with its initial value.
+
+    about: sums that give the centre that it is about. Its update moves it from the old centre to the new, and adds the tile's own about that.
+    """
 
     name: str
     initial: float | int
     kind: str
     feature: str | None = None
+    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +161,27 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A state of all keys = sum, max or min of its values in the parts, each times `scale`[i] (None: 1).
+    """A state of all keys = sum, max or min of its values in the parts, each times `scale`[i] (None: 1), or of `term`[i].
 
-    `scale` is a graph over states that are joined before: by their names, and of the part by their names with PART.
+    Both are graphs over states that are joined before: by their names, and of the part by their names with PART. Joins come by
+    `rank`. drop: see `DotAcc`.
     """
 
     state: State
     how: str
     scale: Node | None = None
+    term: Node | None = None
+    drop: bool = False
+
+    @property
+    def rank(self) -> int:
+        """What reads nothing, what reads maxima, and what reads sums that those scale."""
+        return 0 if self.graph is None else 2 if self.state.about else 1
+
+    @property
+    def graph(self) -> Node | None:
+        """The scale or the term."""
+        return self.term if self.term is not None else self.scale
 
 
 PART = "_part"
@@ -215,7 +234,7 @@ class Program:
 def graphs(s: Statement | Save | Merge | Store) -> tuple[Node, ...]:
     """The graphs that a statement evaluates."""
     if isinstance(s, Merge):
-        return tuple(join.scale for join in s.joins if join.scale is not None)
+        return tuple(join.graph for join in s.joins if join.graph is not None)
     return () if isinstance(s, Dot | DotAcc | Save) else (s.graph,)
 
 

@@ -9,6 +9,7 @@ from attnc.tile.program import (
     Dot,
     DotAcc,
     FeatureReduce,
+    Join,
     Keys,
     Load,
     Map,
@@ -44,7 +45,8 @@ def line(s: Statement | Store) -> str:
         case DotAcc():
             kept = f"{s.scale} * {s.accumulator}" if s.scale else s.accumulator
             zero = ", zero weights skipped" if s.skip_zero else ""
-            return f"{s.accumulator}[i {s.feature}] <- {kept} + dot[j]({s.weights}, {s.values}{zero})"
+            dropped = ", dropped where that is 0" if s.drop else ""
+            return f"{s.accumulator}[i {s.feature}] <- {kept}{dropped} + dot[j]({s.weights}, {s.values}{zero})"
         case Store():
             return f"store out{s.index}[{'i' if s.feature is None else 'i ' + s.feature}] = {expression(s.graph)}"
 
@@ -66,6 +68,13 @@ def _sweep(keys: Keys) -> list[str]:
     return out
 
 
+def _of_part(join: Join) -> str:
+    if join.term is not None:
+        return expression(join.term)
+    name = join.state.name + PART
+    return name if join.scale is None else f"{expression(join.scale)} * {name}{', dropped at 0' if join.drop else ''}"
+
+
 def _lines(step: Step) -> list[str]:
     match step:
         case Keys():
@@ -73,8 +82,7 @@ def _lines(step: Step) -> list[str]:
         case Save():
             return [f"save {s.name}" for s in step.states]
         case Merge():
-            scaled = [(j, f"{expression(j.scale)} * " if j.scale is not None else "") for j in step.joins]
-            return [f"{j.state.name} = {j.how}[parts]({scale}{j.state.name}{PART})" for j, scale in scaled]
+            return [f"{j.state.name} = {j.how}[parts]({_of_part(j)})" for j in step.joins]
         case _:
             return [line(step)]
 

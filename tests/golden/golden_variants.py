@@ -45,3 +45,17 @@ def decayed(q, k, v, h, i, j, *, slopes: at.Tensor["h"]):
     """Linear time: features of queries and keys, weights that fall with the distance, over their sum."""
     w = at.where(j <= i, at.exp(-slopes[h] * (i - j)) * at.dot(at.abs(q), at.abs(k)), 0.0)
     return w @ v / (1 + at.sum(w, over="j"))
+
+
+@at.attention
+def statistics(q, k, v, i, j):
+    """Sums that move with the sweep: an entropy, a variance, the mean of what stands where the score is highest."""
+    s, seen = at.dot(q, k) * at.rsqrt(at.size(q)), j <= i
+    p = at.softmax(s, where=seen)
+    place = at.sum(p * j, over="j")
+    attained = seen & (s == at.max(at.where(seen, s, -at.inf), over="j"))
+    return (
+        at.where(attained, 1.0, 0.0) @ v / at.maximum(at.sum(attained, over="j"), 1),
+        -at.sum(at.where(p == 0, 0.0, p * at.log(p)), over="j"),
+        at.sum(p * (j - place) ** 2, over="j"),
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_variants import above_average, additive, decayed, few_queries, soft_capped_window, two_outputs
+from golden_variants import above_average, additive, decayed, few_queries, soft_capped_window, statistics, two_outputs
 
 from attnc.compile import Problem, compile
 from attnc.explain import plan_text
@@ -40,7 +40,9 @@ def operands(name: str, q_len: int, kv_len: int) -> dict[str, Any]:
             return {}
 
 
-VARIANTS = {f.__name__: f for f in (soft_capped_window, additive, above_average, two_outputs, few_queries, decayed)}
+VARIANTS = {
+    f.__name__: f for f in (soft_capped_window, additive, above_average, two_outputs, few_queries, decayed, statistics)
+}
 DTYPES = {"two_outputs": "float16"}
 
 

@@ -245,6 +245,11 @@ def both_ways(q, k, v, i, j):
 
 
 @at.attention
+def variance(q, k, v, j):
+    return at.sum((at.dot(q, k) - at.sum(at.dot(q, k), over="j") / at.kv_len) ** 2, over="j")
+
+
+@at.attention
 def two_sweeps(q, k, v):
     s = at.dot(q, k)
     return (at.tanh(at.max(s, over="j") * s)) @ v
@@ -254,7 +259,7 @@ def two_sweeps(q, k, v):
     ("f", "code"),
     [
         (window, "MASK, i - j < 8"), (documents, "MASK, doc"), (two_masks, "MASK, j <= i"), (both_ways, "CROSS, float(abs(i - j))"),
-        (two_sweeps, "SWEEPS"), (variants.causal, "CROSS"), (variants.relu, "NONHOM, maximum(dot[d](q, k)"),
+        (two_sweeps, "SWEEPS"), (variance, "MOVING, dot[d](q, k)"), (variants.causal, "CROSS"), (variants.relu, "NONHOM, maximum(dot[d](q, k)"),
         (variants.taylor, "RANK, dot[d](q, k)"), (variants.positional, "CROSS, "),
     ],
     ids=lambda x: x if isinstance(x, str) else x.__name__,

@@ -60,6 +60,7 @@ SEPARATE: dict[str, Body] = {
     "one over a root": lambda x: total(at.rsqrt(x.p)),
     "rank 4": lambda x: total(x.s * x.m + x.t * x.n + x.r * at.tanh(x.m) + at.cos(x.s) * x.a),
     "abs": lambda x: total(at.abs(x.s * x.m)),
+    "sign": lambda x: total(at.sign(x.s * x.a) * x.t),
     "relu of a product": lambda x: total(at.relu(x.s * at.abs(x.m))),
     "the larger product": lambda x: total(at.maximum(x.s * x.n, x.t * x.n)),
     "the smaller sum": lambda x: total(at.minimum(x.s - x.m, x.t - x.m)),
@@ -80,11 +81,13 @@ SEPARATE: dict[str, Body] = {
     "max of two branches": lambda x: at.max(at.where(x.mask, x.s * x.a, x.t / x.a), over="j"),
     "max of a cube": lambda x: at.max((x.s - x.a) ** 3, over="j"),
     "max of a clamp": lambda x: at.max(at.maximum(at.tanh(x.s + x.m), x.t), over="j"),
+    "variance": lambda x: total((x.s - x.a) ** 2),
+    "entropy": lambda x: total(x.p * at.log(x.p)),
     "three levels": lambda x: total(x.s * total(x.p * x.t) + x.t),
 }  # fmt: skip
 WAITS: dict[str, tuple[str, Body]] = {
-    "variance": ("CANCEL", lambda x: total((x.s - x.a) ** 2)),
-    "entropy": ("CANCEL", lambda x: total(x.p * at.log(x.p))),
+    "covariance": ("CANCEL", lambda x: total((x.s - x.a) * (x.t - x.a))),
+    "log p of no p": ("CANCEL", lambda x: total(at.log(x.p))),
     "temperature": ("CROSS", lambda x: total(at.exp(x.s * x.a))),
     "max of a square": ("MONO", lambda x: at.max((x.s - x.a) * (x.t - x.s), over="j")),
     "tanh": ("NONHOM", lambda x: total(at.tanh(x.s - x.m))),

@@ -79,3 +79,10 @@ def dot_acc(ctx: Context, s: DotAcc) -> None:
         ctx.out.line(f"{name}({operands})")
     with ctx.out.block("else:"):
         ctx.out.line(f"{name}_masked({operands})")
+
+
+def drop(ctx: Context, s: DotAcc, scale: str) -> None:
+    """0 for rows of an accumulator whose scale is 0."""
+    pitch, step = ctx.wide(s.feature), ctx.schedule.width * ctx.size
+    with ctx.out.block("for r in range(ni):"), ctx.out.block(f"if load(T, {scale} + r * {ctx.size}) == 0.0:"):
+        ctx.out.line(f"fill(F, {ctx.row_major[s.accumulator]} + r * {pitch}, 1, {pitch}, {pitch // step}, {step})")

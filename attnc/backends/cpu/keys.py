@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from attnc.backends.cpu import few_rows, items
 from attnc.backends.cpu.context import LANES, Context, Span, Vectors
 from attnc.backends.cpu.leaves import Spelling
-from attnc.backends.cpu.rows import anything, matrix_place, neutral, no_features
+from attnc.backends.cpu.rows import anything, lanes, matrix_place, neutral, no_features
 from attnc.backends.spelling import Scope
 from attnc.ir.graph import Node, node
 from attnc.runtime.arrays import ITEMSIZE
@@ -111,6 +111,8 @@ def dot(ctx: Context, s: Dot, vectors: Span, keys: Span) -> None:
 
 def dot_acc(ctx: Context, s: DotAcc, vectors: Span, keys: Span) -> None:
     """Accumulation over these keys for these queries: acc^T = alpha acc^T + V^T P^T."""
+    if s.drop:
+        _drop(ctx, s, vectors)
     if ctx.form.few:
         few_rows.dot_acc(ctx, s)
         return
@@ -131,3 +133,16 @@ def dot_acc(ctx: Context, s: DotAcc, vectors: Span, keys: Span) -> None:
         ctx.out.line(call(name))
     with ctx.out.block("else:"):
         ctx.out.line(call(name + "_masked"))
+
+
+def _drop(ctx: Context, s: DotAcc, vectors: Span) -> None:
+    """0 for sums of which nothing may be left: times 0, a NaN is one."""
+    assert s.scale is not None
+    if ctx.form.few:
+        few_rows.drop(ctx, s, ctx.places[s.scale])
+        return
+    with lanes(ctx, vectors):
+        ctx.out.line(f"gone = eq(load(F, {ctx.places[s.scale]} + o), 0.0)")
+        with ctx.out.block("if any(gone):"), ctx.out.block(f"for f in range({ctx.features[s.feature]}):"):
+            place = f"{ctx.places[s.accumulator]} + f * {ctx.pitch} + o"
+            ctx.out.line(f"store({place}, where(gone, 0.0, load(F, {place})))")

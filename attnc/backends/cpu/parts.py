@@ -7,7 +7,9 @@ queries. Parts are merged in their order, so that nothing depends on who was fir
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
+from itertools import groupby
 
 from attnc.backends import classes
 from attnc.backends.cpu import few_rows
@@ -66,10 +68,8 @@ def emit(ctx: Context, steps: Callable[[Program], None], part: Program, whole: P
     with out.block("if fetch_add(counters - 8 * (item + 1), 1) == parts - 1:  # all parts are done"):
         for s in keys.states:
             row_side.state(ctx, s)
-        for scaled in (False, True):
-            joins = [join for join in merge.joins if (join.scale is not None) == scaled]
-            if joins:
-                _merge(ctx, keys, joins)
+        for _, joins in groupby(merge.joins, lambda join: join.rank):
+            _merge(ctx, keys, list(joins))
         if ctx.form.few:
             few_rows.transpose(ctx, keys.states)
         steps(whole)
@@ -115,7 +115,7 @@ def _merge(ctx: Context, keys: Keys, joins: Sequence[Join]) -> None:
                 ctx.places[s.name + PART] = place
             with row_side.lanes(ctx):
                 spelling = Spelling(ctx, [ctx.item, Scope(out, row_side.anything)])
-                spelling.expect(list(dict.fromkeys(join.scale for join in joins if join.scale is not None)))
+                spelling.expect(list(dict.fromkeys(join.graph for join in joins if join.graph is not None)))
                 for join in joins:
                     _join(ctx, join, spelling)
             for join in joins:
@@ -136,7 +136,9 @@ def _join(ctx: Context, join: Join, spelling: Spelling) -> None:
         return
     if s.feature is None:
         number = row(s.name + PART, s.kind)
-        if join.scale is not None:
+        if join.term is not None:
+            number = join.term
+        elif join.scale is not None:
             number = node("mul", join.scale, number)
         graph = node(COMBINE[join.how], row(s.name, s.kind), number)
         text = spelling.vector(graph, s.kind)
@@ -145,6 +147,8 @@ def _join(ctx: Context, join: Join, spelling: Spelling) -> None:
     with out.block(f"for f in range({ctx.features[s.feature]}):"):
         place, part = (f"load(F, {ctx.places[name]} + f * {ctx.pitch} + o)" for name in (s.name, s.name + PART))
         new = part if own is None else f"mul({own}, {part})"
+        if join.drop:
+            new = f"where(eq({own}, 0.0), 0.0, {part})"
         out.line(f"store({ctx.places[s.name]} + f * {ctx.pitch} + o, {COMBINE[join.how]}({place}, {new}))")
 
 
@@ -158,6 +162,7 @@ def _join_rows(ctx: Context, join: Join, part: str) -> None:
         if join.scale is not None:
             out.line(f"factor = load(T, {ctx.row(s.name + '_factor')} + r * {ctx.size})")
             new = f"mul(factor, {new})"
-        with out.block(f"for f in range(0, {pitch}, {step}):"):
+        stays = nullcontext() if not join.drop else out.block("if factor != 0.0:")
+        with stays, out.block(f"for f in range(0, {pitch}, {step}):"):
             place = f"{ctx.row_major[s.name]} + r * {pitch} + f"
             out.line(f"store({place}, {COMBINE[join.how]}(load(F, {place}), {new}))")

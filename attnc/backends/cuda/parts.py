@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 
 from attnc.backends.cuda import items
 from attnc.backends.cuda.body import begin_states, spelling
 from attnc.backends.cuda.context import Context
+from attnc.backends.cuda.products import dropped
 from attnc.backends.leaves import number
 from attnc.ir.graph import Node, topological
 from attnc.schedule.mma import Mma
@@ -75,12 +77,11 @@ def merge(ctx: Context, s: Merge) -> None:
     out.line("# the states of all parts")
     out.line(f"records = scratch + ((b * heads + h) * q_len + i0) * parts * {where.bytes}")
     begin_states(ctx, [join.state for join in s.joins])
-    for scaled in (False, True):
-        joins = [join for join in s.joins if (join.scale is not None) == scaled]
-        if joins:
-            _every_part(ctx, joins, where)
-            for join in joins:
-                _across(ctx, join)
+    for _, joins in groupby(s.joins, lambda join: join.rank):
+        same = list(joins)
+        _every_part(ctx, same, where)
+        for join in same:
+            _across(ctx, join)
 
 
 def _every_part(ctx: Context, joins: list[Join], where: Record) -> None:
@@ -92,20 +93,23 @@ def _every_part(ctx: Context, joins: list[Join], where: Record) -> None:
         out.line("live = and_(lt(part, parts), ne(load_i64(address), 0))")
         scales: dict[Node, str] = {}
         for join in joins:
-            if join.scale is not None and join.scale not in scales:
-                scales[join.scale] = _scale(ctx, join.scale, where)
+            if join.graph is not None and join.graph not in scales:
+                scales[join.graph] = _scale(ctx, join.graph, where)
         for join in joins:
             x = join.state
             with _features(ctx, x) as (element, behind):
                 found = f"{LOAD[x.kind]}(address + {where.places[x.name]}{behind})"
-                if join.scale is not None:
-                    found = f"mul({scales[join.scale]}, {found})"
+                if join.term is not None:
+                    found = scales[join.term]
+                elif join.scale is not None:
+                    scale = scales[join.scale]
+                    found = dropped(scale, found) if join.drop else f"mul({scale}, {found})"
                 cell = f"{ctx.arrays[x.name]}[{element}]"
                 out.line(f"{cell} = {COMBINE[join.how]}({cell}, where(live, {found}, {number(x.initial)}))")
 
 
 def _scale(ctx: Context, scale: Node, where: Record) -> str:
-    """The factor of a part."""
+    """The factor or term of a part."""
     for x in topological([scale]):
         if x.op == "value" and x["name"].endswith(PART):
             own = x["name"].removesuffix(PART)

@@ -59,7 +59,13 @@ def rescale(ctx: Context, s: DotAcc) -> None:
     if s.scale is not None:
         with ctx.rows(), out.block(f"for ft in unrolled({count}):"), out.block("for e in unrolled(2):"):
             element = f"{target}[rt, ft, 2 * hf + e]"
-            out.line(f"{element} = mul({ctx.arrays[s.scale]}[rt, hf], {element})")
+            scale = f"{ctx.arrays[s.scale]}[rt, hf]"
+            out.line(f"{element} = {dropped(scale, element) if s.drop else f'mul({scale}, {element})'}")
+
+
+def dropped(scale: str, element: str) -> str:
+    """A sum times 0 or 1, where 0 leaves nothing of it, not even a NaN."""
+    return f"where(eq({scale}, 0.0), 0.0, {element})"
 
 
 def _clear(ctx: Context, target: str, columns: int) -> None:
