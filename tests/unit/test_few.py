@@ -338,7 +338,7 @@ def test_explain_says_which_form_a_call_takes() -> None:
     assert "keys are split into 3 parts of 2048, whose states the thread that ends the last one merges" in found
     assert "no more than 64 keys" in plan(local, 1, 64, (4, 2))
     assert "few" not in plan(local, 17, 1100, (4, 2)) and "tiles of" in plan(local, 17, 1100, (4, 2))
-    assert "keys are not split over threads: its 3 sweeps over the keys need" in plan(statistics, 1, 1100, (2, 2))
+    assert "keys are not split over threads: its 2 sweeps over the keys need" in plan(statistics, 1, 1100, (2, 2))
     marks = np.ones((4, 18), bool)
     assert "share no tile: which tiles of keys are empty depends on the head" in plan(
         chosen, 1, 1100, (4, 2), marks=marks
