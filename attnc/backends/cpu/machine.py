@@ -108,8 +108,8 @@ def _emit(text: str) -> bytes:
     module = llvm.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
-    # Emitted loops go over whole vectors: with -O3 and unrolled once more, the same kernels take half as long again to compile,
-    # and run as fast.
+    # Emitted loops go over whole vectors: with -O3 and unrolled once more, kernels take a third longer to compile and are 1% faster
+    # (medians of 15 kernels between 0.97 and 1.04, noise included).
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization, options.slp_vectorization, options.loop_unrolling = True, False, False
     builder = llvm.create_pass_builder(machine, options)
