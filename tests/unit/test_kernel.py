@@ -73,6 +73,13 @@ def hamming(q, k, v):
 
 
 @at.attention
+def of_each_other(q, k, v):
+    """Sums over the features of a pair that read another one of the same pair."""
+    s = at.sum(at.tanh(q + k), over="d")
+    return at.softmax(at.min(at.minimum(q, -k) * (s + 1), over="d")) @ v
+
+
+@at.attention
 def statistics(q, k, v):
     """Three sweeps: mean, spread, weights."""
     s = at.dot(q, k)
@@ -122,7 +129,8 @@ OPERANDS: dict[str, Callable[[int, int], dict[str, Any]]] = {
     },
 }  # fmt: skip
 FORMULAS = [
-    bahdanau, luong, cosine, gated, projected, without_softmax, counting, hamming, statistics, differential, crowded,
+    bahdanau, luong, cosine, gated, projected, without_softmax, counting, hamming, of_each_other, statistics, differential,
+    crowded,
 ]  # fmt: skip
 
 

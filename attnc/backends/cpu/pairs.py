@@ -184,7 +184,9 @@ class Pairs:
         ctx = self.ctx
         total = ctx.names.fresh(s.name)
         ctx.out.line(f"{total} = splat({LANES[s.graph.dtype]}, {neutral(s.how, s.graph.dtype)})")
-        with features(ctx, s.graph, ctx.features[s.feature], self.rows) as deepest:
+        pairs = Scope(ctx.out.place(), no_features)  # what this loop has of the pair, another sum over features perhaps
+        pairs.names = dict(inner.names)
+        with features(ctx, s.graph, ctx.features[s.feature], self.rows, pairs) as deepest:
             ctx.out.line(f"{total} = {COMBINE[s.how]}({total}, {deepest.vector(s.graph)})")
         inner.names[value(s.name, PAIR, s.graph.dtype)] = total
         if stored and s.graph.dtype == "int":

@@ -67,10 +67,10 @@ def lanes(ctx: Context, vectors: Span = VECTORS) -> Iterator[None]:
 
 
 @contextmanager
-def features(ctx: Context, graph: Node, count: int, rows: Scope) -> Iterator[Spelling]:
+def features(ctx: Context, graph: Node, count: int, *outer: Scope) -> Iterator[Spelling]:
     """A loop over features inside one over lane blocks, with a speller for its body."""
     with ctx.out.block(f"for f in range({count}):"):
-        yield _spelling(ctx, graph, rows)
+        yield _spelling(ctx, graph, *outer)
 
 
 def _spelling(ctx: Context, graph: Node, *outer: Scope) -> Spelling:
