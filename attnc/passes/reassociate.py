@@ -16,6 +16,7 @@ from attnc.ir.text import BRIEF, expression
 from attnc.passes.bound import END
 from attnc.passes.bound.affine import Form, Magnitudes, affine, is_positional, plus, total
 from attnc.passes.canonicalise import is_const
+from attnc.passes.finite import is_finite, is_fixed
 from attnc.passes.fold import op
 from attnc.passes.plan_sweeps import Accumulator, Plan
 from attnc.passes.term import apart, conjuncts, product
@@ -31,7 +32,7 @@ class Irreducible(Exception):
     CROSS an exponent that is no sum of a query's and a key's part. EXTREME a maximum or minimum over the keys. INTEGER a sum of whole
     numbers. MASK a mask that is not j <= f(i) with f rising, or not the same for all terms. MOVING a sum about a mean, or of what stands
     where a maximum is reached. NONHOM a function of a product of q and k.
-    RANK products of such products, or too many terms. SWEEPS several sweeps. VECTOR features that vary over query and key.
+    NAN a factor that may be NaN, where a mask covers only another: 0 · NaN is NaN. RANK products of such products, or too many terms. SWEEPS several sweeps. VECTOR features that vary over query and key.
     """
 
     def __init__(self, code: str, cause: Node) -> None:
@@ -47,10 +48,17 @@ class Sided:
     keys: tuple[Node, ...] = ()
     pairs: frozenset[Node] = frozenset()
 
+    def missing(self, other: Sided) -> bool:
+        """Whether some of these are not among the other's."""
+        return not (self.pairs <= other.pairs and {*self.rows, *self.keys} <= {*other.rows, *other.keys})
+
     def joined(self, other: Sided) -> Sided:
         """The masks of a product."""
         rows, keys = ((*dict.fromkeys((*a, *b)),) for a, b in ((self.rows, other.rows), (self.keys, other.keys)))
         return Sided(rows, keys, self.pairs | other.pairs)
+
+
+EVERYWHERE = Sided()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,12 @@ class Exponent:
     row: Node | None = None
     key: Node | None = None
     both: Node | None = None
-    masks: Sided = Sided()
+    masks: Sided = EVERYWHERE
+
+    @property
+    def bare(self) -> list[Node]:
+        """What may be NaN."""
+        return _bare(self.row, self.key, self.both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,12 @@ class Product:
     rows: Node | None = None
     keys: Node | None = None
     axis: str | None = None
-    masks: Sided = Sided()
+    masks: Sided = EVERYWHERE
+
+    @property
+    def bare(self) -> list[Node]:
+        """What may be NaN."""
+        return _bare(self.row, self.key, self.rows, self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +125,28 @@ def reassociate(plan: Plan) -> Linear:
         if a.e is not None and a.e not in exponents:
             exponents[a.e] = _exponent(a.e)
         sums[a] = tuple(_terms(pair)) if pair is not None else (Product(),), vector
+        _cover(a, exponents[a.e] if a.e is not None else Exponent(), sums[a][0])
     return Linear(_last(exponents, sums), exponents, sums)
+
+
+def _bare(*parts: Node | None) -> list[Node]:
+    return [x for x in parts if x is not None and not is_finite(x) and not is_fixed(x)]
+
+
+def _cover(a: Accumulator, e: Exponent, terms: tuple[Product, ...]) -> None:
+    """Masks must cover all factors of a sum: exp(e), the weight, and the values that no weight of 0 hides."""
+    for t in terms:
+        _both_covered(a.k or t.keys or END, e, t)
+        if a.features and not a.skip_zero and e.masks.joined(t.masks) != EVERYWHERE:
+            assert a.k is not None
+            raise Irreducible("NAN", a.k)
+
+
+def _both_covered(x: Node, a: Exponent | Product, b: Exponent | Product, outer: Sided = EVERYWHERE) -> None:
+    """Raises Irreducible where a mask of one factor leaves the other uncovered; outer: those around both."""
+    for one, other in ((a, b), (b, a)):
+        if one.bare and other.masks.missing(one.masks.joined(outer)):
+            raise Irreducible("NAN", x)
 
 
 def _last(exponents: dict[Node, Exponent], sums: dict[Accumulator, tuple[tuple[Product, ...], Node | None]]) -> Node:
@@ -160,26 +199,27 @@ def _sided(conditions: list[Node]) -> Sided:
     return Sided(tuple(c for c in conditions if "j" not in c.axes), keys, pairs)
 
 
-def _exponent(e: Node) -> Exponent:
+def _exponent(e: Node, outer: Sided = EVERYWHERE) -> Exponent:
     """Raises Irreducible where e is no sum of a query's and a key's part."""
     if "i" not in e.axes:
         return Exponent(key=e)
     if e.op == "where" and is_const(e.operands[2], float("-inf")):
-        inner = _exponent(e.operands[1])
-        return replace(inner, masks=inner.masks.joined(_sided(conjuncts(e.operands[0]))))
+        masks = _sided(conjuncts(e.operands[0]))
+        inner = _exponent(e.operands[1], outer.joined(masks))
+        return replace(inner, masks=inner.masks.joined(masks))
     if "j" not in e.axes:
         return Exponent(row=e)
     if is_positional(e) and additive(e):
         return Exponent(both=e)
     if e.op in ("add", "sub"):
-        left, right = map(_exponent, e.operands)
+        left, right = (_exponent(x, outer) for x in e.operands)
         if e.op == "add":
-            return _sum(left, right)
-        if right.masks == Sided():  # else inf, not -inf
-            return _sum(left, _each(right, lambda part: op("neg", part)))
+            return _sum(e, left, right, outer)
+        if right.masks == EVERYWHERE:  # else inf, not -inf
+            return _sum(e, left, _each(right, lambda part: op("neg", part)), outer)
     if e.op == "mul":
         for x, c in (e.operands, e.operands[::-1]):
-            if not c.axes & {"i", "j"} and (inner := _exponent(x)).masks == Sided():
+            if not c.axes & {"i", "j"} and (inner := _exponent(x, outer)).masks == EVERYWHERE:
                 return _each(inner, partial(op, "mul", c))
     raise Irreducible("CROSS", e)
 
@@ -189,7 +229,8 @@ def _each(x: Exponent, rule: Callable[[Node], Node]) -> Exponent:
     return Exponent(row, key, both, x.masks)
 
 
-def _sum(x: Exponent, y: Exponent) -> Exponent:
+def _sum(e: Node, x: Exponent, y: Exponent, outer: Sided) -> Exponent:
+    _both_covered(e, x, y, outer)
     return Exponent(_plus(x.row, y.row), _plus(x.key, y.key), _plus(x.both, y.both), x.masks.joined(y.masks))
 
 
@@ -217,29 +258,30 @@ def _terms(x: Node) -> list[Product]:
     return found
 
 
-def _walk(x: Node) -> list[Product]:
+def _walk(x: Node, outer: Sided = EVERYWHERE) -> list[Product]:
+    """outer: masks around x."""
     if x.op == "where" and (is_const(x.operands[2], 0.0) or {"i", "j"} <= x.axes):
         c, a, b = x.operands
-        found = _masked(a, c)
-        return found if is_const(b, 0.0) else [*found, *_masked(b, op("not", c))]
+        found = _masked(a, c, outer)
+        return found if is_const(b, 0.0) else [*found, *_masked(b, op("not", c), outer)]
     if "j" not in x.axes:
         return [Product(row=x)]
     if "i" not in x.axes:
         return [Product(key=x)]
     match x.op:
         case "mul":
-            left, right = map(_walk, x.operands)
-            return [_times(x, a, b) for a in left for b in right]
+            left, right = (_walk(y, outer) for y in x.operands)
+            return [_times(x, a, b, outer) for a in left for b in right]
         case "add" | "sub":
-            left, right = map(_walk, x.operands)
+            left, right = (_walk(y, outer) for y in x.operands)
             return [*left, *(map(_negated, right) if x.op == "sub" else right)]
         case "neg":
-            return [_negated(t) for t in _walk(x.operands[0])]
+            return [_negated(t) for t in _walk(x.operands[0], outer)]
         case "div":
-            (below,) = found if len(found := _walk(x.operands[1])) == 1 else (None,)
-            if below is None or below.axis is not None or below.masks != Sided():
+            (below,) = found if len(found := _walk(x.operands[1], outer)) == 1 else (None,)
+            if below is None or below.axis is not None or below.masks != EVERYWHERE:
                 raise Irreducible("NONHOM", x)
-            return [_times(x, a, _inverse(below)) for a in _walk(x.operands[0])]
+            return [_times(x, a, _inverse(below), outer) for a in _walk(x.operands[0], outer)]
         case "dot":
             return [_dot(x, x.operands, x["axis"])]
         case "reduce" if x["how"] == "sum" and x["axis"] != "j" and x.operands[0].op == "mul":
@@ -247,9 +289,9 @@ def _walk(x: Node) -> list[Product]:
     raise Irreducible("NONHOM", x)
 
 
-def _masked(x: Node, c: Node) -> list[Product]:
+def _masked(x: Node, c: Node, outer: Sided) -> list[Product]:
     masks = _sided(conjuncts(c))
-    return [replace(t, masks=t.masks.joined(masks)) for t in _walk(x)]
+    return [replace(t, masks=t.masks.joined(masks)) for t in _walk(x, outer.joined(masks))]
 
 
 def _dot(x: Node, factors: tuple[Node, ...], axis: str) -> Product:
@@ -259,9 +301,10 @@ def _dot(x: Node, factors: tuple[Node, ...], axis: str) -> Product:
     raise Irreducible("VECTOR", x)
 
 
-def _times(x: Node, a: Product, b: Product) -> Product:
+def _times(x: Node, a: Product, b: Product, outer: Sided) -> Product:
     if a.axis is not None and b.axis is not None:
         raise Irreducible("RANK", x)
+    _both_covered(x, a, b, outer)
     dot = a if a.axis is not None else b
     numbers = product(a.row, b.row), product(a.key, b.key)
     return Product(*numbers, dot.rows, dot.keys, dot.axis, a.masks.joined(b.masks))

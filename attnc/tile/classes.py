@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attnc.interp import MASKED
-from attnc.ir.graph import Node, const, rewrite, substitute, topological
+from attnc.ir.graph import Node, const, rewrite, substitute
 from attnc.passes.bound import Ends, both, cuts, negated, possible
 from attnc.passes.canonicalise import is_const
 from attnc.passes.cuts import Cut
 from attnc.passes.expand import feature_axes
+from attnc.passes.finite import is_finite
 from attnc.passes.fold import fold_node, op
 from attnc.passes.plan_sweeps import Accumulator
 from attnc.passes.term import conjuncts, factors
 
-FINITE = ("const", "cast", "neg", "abs", "sign", "minimum", "maximum", "where", "tanh", "sigmoid", "floor")
 NEGLIGIBLE = {"sum": 0.0, "max": float("-inf"), "min": float("inf")}
 
 
@@ -70,11 +70,6 @@ def zeroing(a: Accumulator) -> list[Node]:
         return [a.k] if a.e is None else []
     weights = [f for f in factors(a.k) if not feature_axes(f)]
     return [f for f in weights if a.e is None and all(g is f or is_finite(g) for g in weights)]
-
-
-def is_finite(x: Node) -> bool:
-    """Whether x is made of indices and constants alone, by what makes no NaN and no infinity of them."""
-    return all(y.op in FINITE or y.dtype != "float" for y in topological([x])) and x.op != "gather"
 
 
 def alive(a: Accumulator) -> Node:

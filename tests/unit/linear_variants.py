@@ -102,7 +102,11 @@ def random(rng: np.random.Generator) -> Any:
         seen = (j <= p, j < p, (j <= p) & short, short & (s[i] < 1), j < p // width * width + width)[masked]
         w = at.where(seen, at.exp(e) * w if power else w, 0.0)
         out = w @ v
-        return (out / at.maximum(at.abs(at.sum(w, over="j")), 1), at.sum(w * t[j], over="j")) if second else out
+        return (
+            (out / at.maximum(at.abs(at.sum(w, over="j")), 1), at.sum(at.where(seen, w * t[j], 0.0), over="j"))
+            if second
+            else out
+        )
 
     return program
 

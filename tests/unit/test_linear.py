@@ -250,6 +250,22 @@ def variance(q, k, v, j):
 
 
 @at.attention
+def uncovered(q, k, v, i, j):
+    """A NaN of a later key reaches every query: 0 times NaN."""
+    return (at.where(j <= i, 1.0, 0.0) * at.dot(q, k)) @ v
+
+
+@at.attention
+def uncovered_table(q, k, v, i, j, *, t: at.Tensor["j"]):
+    return (at.where(j <= i, at.dot(q, k), 0.0) * t[j]) @ v
+
+
+@at.attention
+def uncovered_exponent(q, k, v, i, j, *, t: at.Tensor["j"]):
+    return (at.exp(t[j]) * at.where(j <= i, at.dot(q, k), 0.0)) @ v
+
+
+@at.attention
 def two_sweeps(q, k, v):
     s = at.dot(q, k)
     return (at.tanh(at.max(s, over="j") * s)) @ v
@@ -259,7 +275,8 @@ def two_sweeps(q, k, v):
     ("f", "code"),
     [
         (window, "MASK, i - j < 8"), (documents, "MASK, doc"), (two_masks, "MASK, j <= i"), (both_ways, "CROSS, float(abs(i - j))"),
-        (two_sweeps, "SWEEPS"), (variance, "MOVING, dot[d](q, k)"), (variants.causal, "CROSS"), (variants.relu, "NONHOM, maximum(dot[d](q, k)"),
+        (two_sweeps, "SWEEPS"), (variance, "MOVING, dot[d](q, k)"), (uncovered, "NAN, "),
+        (uncovered_table, "NAN, "), (uncovered_exponent, "NAN, "), (variants.causal, "CROSS"), (variants.relu, "NONHOM, maximum(dot[d](q, k)"),
         (variants.taylor, "RANK, dot[d](q, k)"), (variants.positional, "CROSS, "),
     ],
     ids=lambda x: x if isinstance(x, str) else x.__name__,

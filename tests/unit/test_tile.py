@@ -199,16 +199,16 @@ def visited(program: Program, inputs: Any, tile: tuple[int, int]) -> tuple[int, 
 
     count = {"full": 0, "partial": 0}
 
-    class Counting(interp._Item):
-        def _statement(self, s: Any) -> None:
+    class Counting(interp.Item):
+        def statement(self, s: Any) -> None:
             (keys,) = program.sweeps
             for name in count:
                 body = getattr(keys, name)
                 count[name] += bool(body) and s is body[0]
-            super()._statement(s)
+            super().statement(s)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interp, "_Item", Counting)
+        patch.setattr(interp, "Item", Counting)
         interp.run(program, inputs, tile=tile)
     return count["full"], count["partial"]
 
