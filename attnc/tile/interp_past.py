@@ -77,8 +77,11 @@ class _Item(Item):
             total = sum(self._share(rows, outer) for rows, outer in share.terms)
             old = self.values[share.accumulator]
             if share.power is not None:
-                m = self.values[self.past.powers[share.power].state].data
-                total = np.where(np.isneginf(m if share.out is None else m[..., None]), 0, total)
+                power = self.past.powers[share.power]
+                m, own = self.values[power.state].data, self.values[power.rows].data
+                m, own = (x if share.out is None else x[..., None] for x in (m, own))
+                # a maximum that is not finite says nothing of the keys: NaN, so that the pairs are visited
+                total = np.where(m < np.inf, total * np.where(np.isneginf(own), 0, 1), np.nan)
             self.values[share.accumulator] = Value(np.broadcast_to(total, old.data.shape).astype(self.dtype), old.axes)
 
     def _share(self, name: str, outer: Outer) -> Any:

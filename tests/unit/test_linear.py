@@ -94,6 +94,24 @@ def test_random_programs_agree() -> None:
     assert taken == 60
 
 
+def test_a_nan_of_random_programs_reaches_whom_it_reaches_in_the_pairs() -> None:
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        f = random(rng)
+        q_len, kv_len = (int(n) for n in rng.integers(1, 12, 2))
+        q, k, v, _ = sample(f, q_len, kv_len, d=3, e=2, seed=seed)
+        given = random_operands(rng, 2, 2, q_len, kv_len)
+        for name in ("q", "k", "v", "A", "t", "s"):
+            arrays = {"q": q, "k": k, "v": v, **given}
+            spoilt = arrays[name] = arrays[name].copy()
+            spoilt.reshape(-1)[rng.integers(spoilt.size)] = np.nan
+            arrays["q"][:, :, rng.integers(q_len)] *= rng.integers(2)  # a query whose products are all 0
+            call, graph, program = levels(f, *(arrays.pop(x) for x in "qkv"), arrays)
+            found = run(program, call.inputs, tile=(3, 4), linear=True)
+            for x, y in zip(found, interpret(graph, call.inputs), strict=True):
+                np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9, err_msg=f"seed {seed}, {name}")
+
+
 def test_random_kernels_agree(always: None) -> None:
     for seed in (100, 102, 105):
         rng = np.random.default_rng(seed)

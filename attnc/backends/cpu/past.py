@@ -22,7 +22,7 @@ from attnc.tile.program import FeatureReduce, Load, RowMap
 
 NAMES = (
     "pos was seen before first last total length leading pieces count phase shared each piece begin end behind from_states known record "
-    "exponent empty sums r"
+    "exponent empty known_top sums r"
 )
 
 
@@ -217,13 +217,15 @@ def _share(ctx: Context, past: Past, share: Share) -> None:
         ctx.out.line(call)
     if share.power is None:
         return
-    m = ctx.places[past.powers[share.power].state]
+    power = past.powers[share.power]
+    m, rows = ctx.places[power.state], ctx.places[power.rows]
     count = 1 if share.out is None else ctx.features[share.out]
     with row_side.lanes(ctx):
-        ctx.out.line(f"empty = eq(load(F, {m} + o), -INF)")
-        with ctx.out.block("if any(empty):"), ctx.out.block(f"for f in range({count}):"):
+        ctx.out.line(f"empty, known_top = eq(load(F, {rows} + o), -INF), lt(load(F, {m} + o), INF)")
+        with ctx.out.block("if any(or_(empty, not_(known_top))):"), ctx.out.block(f"for f in range({count}):"):
             cell = f"{target} + f * {ctx.pitch} + o"
-            ctx.out.line(f"store({cell}, where(empty, 0.0, load(F, {cell})))")
+            # a maximum that is not finite says nothing of the keys: NaN, so that the pairs are visited
+            ctx.out.line(f"store({cell}, where(known_top, mul(load(F, {cell}), where(empty, 0.0, 1.0)), NAN))")
 
 
 def ends(ctx: Context, start: str, stop: str) -> tuple[str, str]:
