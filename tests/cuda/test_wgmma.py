@@ -56,6 +56,18 @@ def test_any_head_dim_of_whole_chunks(shape, rows, overlap):
     assert (found.schedule.rows, found.schedule.overlap) == (rows, overlap)
 
 
+@at.attention
+def scores_as_weights(q, k, v, i, j):
+    """Where a tile is full the scores are the weights, where it is not others are."""
+    return at.where(j <= i, at.dot(q, k), 0.0) @ v
+
+
+@pytest.mark.parametrize("keys", [40, 200])
+def test_weights_of_full_and_partial_tiles_need_not_be_called_alike(keys):
+    q, k, v, _ = sample("full", np.float16, Hq=1, Hkv=1, Lq=keys, Lk=keys, D=32, Dv=32)
+    agrees(hopper(scores_as_weights, q, k, v, {}, blocks=2))
+
+
 @pytest.mark.parametrize("name", ["causal", "sliding_window", "document", "full"])
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_blocks_take_items_until_there_are_none(name, blocks, monkeypatch):

@@ -53,6 +53,8 @@ def overlaps(keys: Keys) -> bool:
     bodies = [body for body in (keys.full, keys.partial) if body]
     if not dots or not accumulations or any(needed(body) != needed(bodies[0]) for body in bodies):
         return False
+    if any([s for s in body if isinstance(s, DotAcc)] != accumulations for body in bodies):
+        return False  # without a mask the scores themselves are the weights, with one others
     early = needed(bodies[0])
     computed = [s for body in bodies for s in body if isinstance(s, Load) and s.graph.op != "role"]
     if any(s not in early for s in computed) or any(isinstance(s, Reduce | Map) for s in early):
