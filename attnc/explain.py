@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from attnc.tile import interp as tile_interp
 from attnc.tile import share
 from attnc.tile.classes import classify, needs
 from attnc.tile.merge import obstacle
+from attnc.tile.past import Outer, Past
 from attnc.tile.program import Dot, DotAcc, FeatureReduce, Keys, Program, Statement
 from attnc.verification import distance, report
 
@@ -87,12 +89,13 @@ def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, ta
     reasons = [*program.reasons]
     for keys, sweep in zip(program.sweeps, fuse(graph).sweeps, strict=True):
         blocks = block_map(graph.name, keys, sweep, inputs, device.tile)
-        if target is None and problem.form.linear:
-            lines.append(
-                f"sweep {keys.number}: of the tiles, those which not all queries of a tile see whole; without the past"
-            )
+        where = f"sweep {keys.number}"
+        if target is None and problem.form.linear and program.past is not None:
+            lines.append(f"{where}: about {_states(program.past, problem, x) / 1e9:.3g} GFLOP for the states")
+            lines.append("  and the pairs of each tile of queries with keys that not all of them see")
+            where = "  all pairs would be"
         lines.append(
-            f"sweep {keys.number}: {blocks.visited} of {blocks.total} tiles visited ({blocks.full} full, "
+            f"{where}: {blocks.visited} of {blocks.total} tiles visited ({blocks.full} full, "
             f"{blocks.partial} partial), {blocks.empty} empty"
         )
         if blocks.partial:
@@ -114,6 +117,17 @@ def explain(graph: Graph, program: Program, problem: Problem, inputs: Inputs, ta
     if target is None:
         reasons += [*copies(program, inputs), *slow_lanes(graph, ITEMSIZE[problem.compute] * 8, problem.target)]
     return "\n".join([*lines, *(f"note: {text}" for text in dict.fromkeys(reasons))])
+
+
+def _states(past: Past, problem: Problem, extents: Mapping[str, int]) -> int:
+    """Operations of linear time: what each key adds to the states, and each query takes from them."""
+
+    def size(outer: Outer) -> int:
+        return 2 * math.prod(problem.features[f] for f in (outer.feature, outer.out) if f is not None)
+
+    added = extents["kv_len"] * sum(map(size, past.outers))
+    taken = extents["q_len"] * sum(size(outer) for share in past.shares for _, outer in share.terms)
+    return extents["batch"] * extents["heads"] * (added + taken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,7 +305,8 @@ def test_what_takes_quadratic_time_says_why(f: Any, code: str) -> None:
 
 def test_explain_says_which_time_it_takes() -> None:
     q = np.zeros((1, 1, 2048, 8), np.float32)
-    assert "linear time: keys" in variants.linear.explain(q, q, q)
+    text = variants.linear.explain(q, q, q)
+    assert "linear time: keys" in text and "GFLOP for the states" in text and "all pairs would be: " in text
     assert "would cost more for so few" in variants.linear.explain(q[:, :, :300], q[:, :, :100], q[:, :, :100])
     assert "NONHOM, maximum(" in variants.relu.explain(q, q, q)
     assert "in linear time, from keys up to seen" in variants.linear.show("tile", q, q, q)
