@@ -38,10 +38,12 @@ def by_key(q, k, v, i, j, *, u: at.Tensor["d"]):
 
 
 @at.attention
-def by_both(q, k, v, i, j, *, u: at.Tensor["d"], W: at.Tensor["d", "r"], X: at.Tensor["d", "r"]):
-    """An exponent of the query's part plus the key's; features are projections."""
+def by_both(
+    q, k, v, i, j, *, u: at.Tensor["d"], W: at.Tensor["d", "r"], X: at.Tensor["d", "r"], keep: at.Tensor["i", bool]
+):
+    """An exponent of the query's part plus the key's, which some queries have not; features are projections."""
     e = at.sum(u * q, over="d") - at.sum(u * k, over="d")
-    w = at.where(j <= i, at.exp(0.3 * e) * at.dot(q @ W, at.tanh(k @ X)), 0.0)
+    w = at.where((j <= i) & keep[i], at.exp(0.3 * e) * at.dot(q @ W, at.tanh(k @ X)), 0.0)
     return w @ v / (1 + at.abs(at.sum(w, over="j")))
 
 
@@ -65,6 +67,7 @@ def operands(f: Any, rng: np.random.Generator, B: int, H: int, q_len: int, kv_le
                 "u": 0.3 * rng.standard_normal(d),
                 "W": rng.standard_normal((d, 3)),
                 "X": rng.standard_normal((d, 3)),
+                "keep": rng.random(q_len) < 0.7,
             }
     return {}
 

@@ -225,7 +225,7 @@ def _share(ctx: Context, past: Past, share: Share) -> None:
         with ctx.out.block("if any(or_(empty, not_(known_top))):"), ctx.out.block(f"for f in range({count}):"):
             cell = f"{target} + f * {ctx.pitch} + o"
             # a maximum that is not finite says nothing of the keys: NaN, so that the pairs are visited
-            ctx.out.line(f"store({cell}, where(known_top, mul(load(F, {cell}), where(empty, 0.0, 1.0)), NAN))")
+            ctx.out.line(f"store({cell}, where(known_top, mul(load(F, {cell}), where(empty, splat(F, 0.0), 1.0)), NAN))")
 
 
 def ends(ctx: Context, start: str, stop: str) -> tuple[str, str]:
