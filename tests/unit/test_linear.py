@@ -33,7 +33,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def in_pieces(always: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Pieces of 64 keys; kernels with such pieces lie in a cache of their own."""
+    """Pieces of 64 keys; kernels with such pieces lie in a cache of their own, and variants that know them must be new ones."""
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
     for module in (cpu_form, past_pieces):
         monkeypatch.setattr(module, "PIECE", 64)
@@ -141,7 +141,7 @@ def test_kernels_of_other_dtypes(name: str, dtype: str, always: None) -> None:
 
 @pytest.mark.parametrize("f", (EVERY[0], EVERY[2], EVERY[3], variants.retention), ids=lambda f: f.__name__)
 def test_pieces_are_right_and_the_same_for_any_threads(f: Any, in_pieces: None) -> None:
-    threads = at.get_num_threads()
+    threads, f = at.get_num_threads(), at.attention(f.function)
     try:
         for q_len, kv_len in ((300, 300), (64, 65), (70, 700)):
             q, k, v, given = sample(f, q_len, kv_len, 16, 16, dtype="float32", seed=3)
@@ -158,8 +158,9 @@ def test_pieces_are_right_and_the_same_for_any_threads(f: Any, in_pieces: None) 
 
 
 def test_a_sequence_has_the_same_bits_in_any_batch(in_pieces: None) -> None:
-    q, k, v, _ = sample(variants.linear, 200, 200, 16, 16, dtype="float32")
-    assert (variants.linear(q, k, v)[1:] == variants.linear(q[1:], k[1:], v[1:])).all()
+    f = at.attention(variants.linear.function)
+    q, k, v, _ = sample(f, 200, 200, 16, 16, dtype="float32")
+    assert (f(q, k, v)[1:] == f(q[1:], k[1:], v[1:])).all()
 
 
 @pytest.mark.parametrize("what", [np.nan, np.inf])
