@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from attnc.bench.attention import OURS, float32
-from attnc.bench.long import resident
+from attnc.bench.long import random_head, resident
 from attnc.bench.process import python
 from attnc.bench.row import Row, constant
 from attnc.bench.suite import Spec
@@ -137,7 +137,7 @@ class GrowthRow:
         """In a new process, which finds the kernel in the cache and loads no compiler."""
         from attnc.variants import linear as variant
 
-        variant(*_random(self.length, self.dim))
+        variant(*random_head(self.length, self.dim))
         numbers = self.length, self.factor, self.dim, settings.rounds or ROUNDS, settings.threads
         return Row.from_json(python(["-m", "attnc.bench.linear", *map(str, numbers)]))
 
@@ -148,7 +148,7 @@ def growth(length: int, factor: int, dim: int, rounds: int, threads: int) -> Row
     from attnc.variants import linear as variant
 
     set_num_threads(threads)
-    long = _random(length * factor, dim)
+    long = random_head(length * factor, dim)
     before = resident("VmRSS")
     out = variant(*long)
     above = resident("VmHWM") - before - out.nbytes
@@ -162,12 +162,6 @@ def growth(length: int, factor: int, dim: int, rounds: int, threads: int) -> Row
         constant("memory above inputs and output", max(above, 0), "B", 64 * 2**20, at_most=True),
     )
     return Row("growth", f"1x1x{length * factor}x{dim} float32, causal linear attention", figures, times.seconds)
-
-
-def _random(length: int, dim: int) -> tuple[Array, Array, Array]:
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.standard_normal((1, 1, length, dim), dtype=np.float32) for _ in range(3))
-    return q, k, v
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class LongRow:
         """In a new process."""
         numbers = (self.length, self.window, self.dim, settings.rounds or ROUNDS, settings.threads)
         _kernels(
-            _random(256, self.dim), self.window
+            random_head(256, self.dim), self.window
         )  # so that the process finds them in the cache, and loads no compiler
         return Row.from_json(python(["-m", "attnc.bench.long", *map(str, numbers)]))
 
@@ -60,10 +60,10 @@ def measure(length: int, window: int, dim: int, rounds: int, threads: int) -> Ro
     from attnc.variants import full, sliding_window
 
     set_num_threads(threads)
-    small = _random(min(DENSE_LENGTH, length), dim)
+    small = random_head(min(DENSE_LENGTH, length), dim)
     with ThreadPoolExecutor(1) as warm:  # a thread of its own, so that its scratch memory does not serve the long call
         dense_tiles = warm.submit(_kernels, small, window).result()
-    inputs = _random(length, dim)
+    inputs = random_head(length, dim)
     before = resident("VmRSS")
     out = sliding_window(*inputs, window=window)
     above = resident("VmHWM") - before - out.nbytes
@@ -100,7 +100,8 @@ def _kernels(inputs: tuple[Array, Array, Array], window: int) -> int:
     return dense.visited
 
 
-def _random(length: int, dim: int) -> tuple[Array, Array, Array]:
+def random_head(length: int, dim: int) -> tuple[Array, Array, Array]:
+    """q, k, v (1,1,length,dim) float32 of one head, standard normal."""
     rng = np.random.default_rng(0)
     q, k, v = (rng.standard_normal((1, 1, length, dim), dtype=np.float32) for _ in range(3))
     return q, k, v

@@ -19,11 +19,9 @@ from attnc.passes.canonicalise import is_const
 from attnc.passes.finite import is_finite, is_fixed
 from attnc.passes.fold import op
 from attnc.passes.plan_sweeps import Accumulator, Plan
-from attnc.passes.term import apart, conjuncts, product
+from attnc.passes.term import MAX_TERMS, addition, apart, conjuncts, product
 
-MAX_TERMS = 4
 I, J = node("index", name="i"), node("index", name="j")
-MINUS = const(float("-inf"))
 
 
 class Irreducible(Exception):
@@ -31,8 +29,9 @@ class Irreducible(Exception):
 
     CROSS an exponent that is no sum of a query's and a key's part. EXTREME a maximum or minimum over the keys. INTEGER a sum of whole
     numbers. MASK a mask that is not j <= f(i) with f rising, or not the same for all terms. MOVING a sum about a mean, or of what stands
-    where a maximum is reached. NONHOM a function of a product of q and k.
-    NAN a factor that may be NaN, where a mask covers only another: 0 · NaN is NaN. RANK products of such products, or too many terms. SWEEPS several sweeps. VECTOR features that vary over query and key.
+    where a maximum is reached. NAN a factor that may be NaN, where a mask covers only another: 0 · NaN is NaN. NONHOM a function of
+    a product of q and k. RANK products of such products, or too many terms. SWEEPS several sweeps. VECTOR features that vary over
+    query and key.
     """
 
     def __init__(self, code: str, cause: Node) -> None:
@@ -110,8 +109,6 @@ def reassociate(plan: Plan) -> Linear:
     exponents: dict[Node, Exponent] = {}
     sums: dict[Accumulator, tuple[tuple[Product, ...], Node | None]] = {}
     for a in plan.sweeps[0]:
-        if a.moment is not None or a.top is not None:
-            raise Irreducible("MOVING", a.k or a.moment.x if a.moment is not None else a.k or END)
         if a.moment is not None:
             raise Irreducible("MOVING", a.moment.x)
         if a.top is not None:
@@ -159,7 +156,7 @@ def _last(exponents: dict[Node, Exponent], sums: dict[Accumulator, tuple[tuple[P
     if len(found) > 1:
         raise Irreducible("MASK", next(c for c in masks if any(c not in pairs for pairs in found)))
     lasts = sorted((limit(c) for c in masks), key=lambda x: x.key)
-    return reduce(lambda a, b: op("minimum", a, b), lasts, END)
+    return reduce(partial(op, "minimum"), lasts, END)
 
 
 def limit(c: Node) -> Node:
@@ -231,11 +228,8 @@ def _each(x: Exponent, rule: Callable[[Node], Node]) -> Exponent:
 
 def _sum(e: Node, x: Exponent, y: Exponent, outer: Sided) -> Exponent:
     _both_covered(e, x, y, outer)
-    return Exponent(_plus(x.row, y.row), _plus(x.key, y.key), _plus(x.both, y.both), x.masks.joined(y.masks))
-
-
-def _plus(x: Node | None, y: Node | None) -> Node | None:
-    return y if x is None else x if y is None else op("add", x, y)
+    row, key, both = addition(x.row, y.row), addition(x.key, y.key), addition(x.both, y.both)
+    return Exponent(row, key, both, x.masks.joined(y.masks))
 
 
 def additive(x: Node) -> bool:

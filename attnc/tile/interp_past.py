@@ -11,7 +11,7 @@ from attnc.interp import Value
 from attnc.ir.graph import const, node
 from attnc.passes.stabilise import value
 from attnc.tile.interp import Item
-from attnc.tile.past import I0, SEEN, WAS, Outer, Past, Power
+from attnc.tile.past import I0, SEEN, WAS, Column, Outer, Past, Power
 from attnc.tile.program import Keys, Program
 from attnc.tile.reassociated import KEY
 
@@ -58,12 +58,10 @@ class _Item(Item):
         if all(np.isfinite(self.values[s.accumulator].data).all() for s in self.past.shares):
             return
         self.values, self.span = before, (0, end)
-        past, self.past = self.past, Past(self.past.last, (), (), (), (), (), ())
         super().sweep(keys)
-        self.past = past
 
     def begin(self, keys: Keys) -> None:
-        """The states before the first key that not all queries see."""
+        """The states before the first key of the span."""
         super().begin(keys)
         if self.span[0] == 0:
             return
@@ -108,7 +106,7 @@ class _Item(Item):
                 self.statement(s)
             scales = [self._weigh(p, start == memory.stop) for p in self.past.powers]
             for made in self.past.made:
-                axes = ("j",) if not hasattr(made, "feature") else ("j", made.feature)
+                axes = ("j",) if isinstance(made, Column) else ("j", made.feature)
                 self.values[made.name] = self.evaluate(made.graph, axes)
             for outer in self.past.outers:
                 self._add(outer, scales)

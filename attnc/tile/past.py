@@ -15,11 +15,8 @@ from attnc.ir.graph import Node
 if TYPE_CHECKING:
     from attnc.tile.program import FeatureReduce, Load, RowMap
 
-I0, WAS, SEEN = (
-    "i0",
-    "was",
-    "seen",
-)  # scalars: first query of the tile, last key seen by the tile before, and by this one
+# scalars: the first query of the tile, the last key that the tile before saw, and that this one sees
+I0, WAS, SEEN = "i0", "was", "seen"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import reduce
 from typing import cast
 
 from attnc.ir.graph import Node, const, node, rebuild, substitute
@@ -13,15 +12,14 @@ from attnc.passes.bound import corner
 from attnc.passes.fold import op
 from attnc.passes.plan_sweeps import Accumulator
 from attnc.passes.reassociate import Exponent, I, J, Linear, Product
-from attnc.passes.stabilise import value
-from attnc.passes.term import addition, product
+from attnc.passes.stabilise import ROW_AXES, value
+from attnc.passes.term import addition, conjunction, product
 from attnc.tile.features import Names, Scope
 from attnc.tile.past import I0, SEEN, WAS, Column, Outer, Past, Power, Share
 from attnc.tile.program import FeatureReduce, Load, RowMap, Statement
 
 MINUS, ZERO, ONE = const(-math.inf), const(0.0), const(1.0)
 KEY = ("b", "h", "j")
-ROW = ("b", "h", "i")
 
 
 def past(linear: Linear, states: Mapping[Node, str], names: Names, known: Mapping[Node, Node]) -> Past:
@@ -81,7 +79,7 @@ class _Lowering:
     def _row(self, x: Node) -> str:
         """The name of a row."""
         x = self.scope.lower(x)
-        if x.op == "value" and x.axes == frozenset(ROW):
+        if x.op == "value" and x.axes == frozenset(ROW_AXES):
             return str(x["name"])
         found = next((s for s in self.rows if isinstance(s, RowMap) and s.graph == x), None)
         if found is None:
@@ -145,4 +143,4 @@ def _times(number: Node | None, features: Node) -> Node:
 
 def _masked(x: Node, masks: tuple[Node, ...], otherwise: Node) -> Node:
     """x where all masks hold: what they hide may be NaN."""
-    return node("where", reduce(lambda a, b: op("and", a, b), masks), x, otherwise) if masks else x
+    return node("where", conjunction(list(masks)), x, otherwise) if masks else x

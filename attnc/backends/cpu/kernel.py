@@ -68,7 +68,7 @@ class Kernel:
         if memory is None or len(memory) < size:
             memory = self.local.memory = (ctypes.c_char * size)()
         start = -(-ctypes.addressof(memory) // ALIGN) * ALIGN + common
-        if isinstance(tiles, Tiles) and tiles.tiles:
+        if tiles.counters:
             ctypes.memset(start - tiles.counters, 0, tiles.counters)
         words = (ctypes.c_int64 * (len(block) // 8)).from_buffer(block)
         words[0], words[1], words[2] = 0, start, self.room.worker

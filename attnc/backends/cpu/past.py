@@ -225,7 +225,9 @@ def _share(ctx: Context, past: Past, share: Share) -> None:
         with ctx.out.block("if any(or_(empty, not_(known_top))):"), ctx.out.block(f"for f in range({count}):"):
             cell = f"{target} + f * {ctx.pitch} + o"
             # a maximum that is not finite says nothing of the keys: NaN, so that the pairs are visited
-            ctx.out.line(f"store({cell}, where(known_top, mul(load(F, {cell}), where(empty, splat(F, 0.0), 1.0)), NAN))")
+            ctx.out.line(
+                f"store({cell}, where(known_top, mul(load(F, {cell}), where(empty, splat(F, 0.0), 1.0)), NAN))"
+            )
 
 
 def ends(ctx: Context, start: str, stop: str) -> tuple[str, str]:
@@ -238,8 +240,4 @@ def ends(ctx: Context, start: str, stop: str) -> tuple[str, str]:
 
 def finite(ctx: Context) -> list[str]:
     """Whether the sums are, one by one: where they are not, a weight of 0 may hide what it weighs."""
-    found = []
-    for share in _past(ctx).shares:
-        m = 1 if share.out is None else ctx.features[share.out]
-        found.append(f"all_finite(F, {ctx.places[share.accumulator]}, {m}, {ctx.pitch}, nx * {ctx.schedule.width})")
-    return found
+    return [row_side.finite(ctx, share.accumulator, share.out) for share in _past(ctx).shares]

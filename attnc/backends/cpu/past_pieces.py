@@ -55,11 +55,12 @@ def room(ctx: Context) -> Room:
     """Of the records: what a piece leaves, its number of keys, the last of them, and its states."""
     past = ctx.program.past
     assert past is not None
-    return Room(0, ALIGN * (1 + len(past.powers)) + sum(_aligned(size(ctx, x)) for x in past.outers))
+    return Room(0, _layout(ctx, past)[1])
 
 
-def _aligned(n: int) -> int:
-    return -(-n // ALIGN) * ALIGN
+def _record(number: str) -> str:
+    """The address of a record of this head."""
+    return f"shared - {ALIGN} - (item // count * (leading + pieces - 1) + {number} + 1) * each"
 
 
 def begin(ctx: Context) -> None:
@@ -95,7 +96,7 @@ def item(ctx: Context) -> None:
         out.line("begin = (piece - leading) * length")
         out.line("end = begin + length + 1")
     out.line("before = pos")
-    out.line(f"record = shared - {ALIGN} - (item // count * (leading + pieces - 1) + piece + 1) * each")
+    out.line(f"record = {_record('piece')}")
 
 
 def save(ctx: Context, past: Past) -> None:
@@ -106,17 +107,18 @@ def save(ctx: Context, past: Past) -> None:
         out.line("store(record + 8, pos - 1)")
         for n, p in enumerate(past.powers):
             out.line(f"store(record + {ALIGN * (1 + n)}, load(T, {top(ctx, p)}))")
-        for outer, place in _places(ctx, past):
+        for outer, place in _layout(ctx, past)[0]:
             with out.block(f"for o in range(0, {size(ctx, outer)}, {step(ctx)}):"):
                 out.line(f"store(record + {place} + o, load(F, {state(ctx, outer)} + o))")
 
 
-def _places(ctx: Context, past: Past) -> list[tuple[Outer, int]]:
+def _layout(ctx: Context, past: Past) -> tuple[list[tuple[Outer, int]], int]:
+    """Where the states lie in a record, behind its numbers and the greatest exponents; and how long it is."""
     found, place = [], ALIGN * (1 + len(past.powers))
     for outer in past.outers:
         found.append((outer, place))
-        place += _aligned(size(ctx, outer))
-    return found
+        place += -(-size(ctx, outer) // ALIGN) * ALIGN
+    return found, place
 
 
 def fold(ctx: Context, past: Past) -> None:
@@ -135,7 +137,7 @@ def fold(ctx: Context, past: Past) -> None:
                 out.line(f"{rho} = load(T, {top(ctx, p)})")
                 out.line(f"{scale} = splat(F, weight({relative}, splat(T, where(eq({rho}, -INF), 0.0, {rho})), -INF))")
                 scales.append(scale)
-            for outer, place in _places(ctx, past):
+            for outer, place in _layout(ctx, past)[0]:
                 own = state(ctx, outer)
                 with out.block(f"for o in range(0, {size(ctx, outer)}, {step(ctx)}):"):
                     part = f"load(F, record + {place} + o)"
@@ -149,7 +151,7 @@ def _records(ctx: Context) -> Iterator[None]:
     """A loop over the records of the keys before."""
     out = ctx.out
     with out.block("for r in range(leading + piece):"):
-        out.line(f"record = shared - {ALIGN} - (item // count * (leading + pieces - 1) + r + 1) * each")
+        out.line(f"record = {_record('r')}")
         with out.block("if load(int64, record) > 0:"):
             yield
 

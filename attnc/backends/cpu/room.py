@@ -57,8 +57,8 @@ class Pieces:
         return 2 if self.queries + self.keys > 2 else 1
 
     @property
-    def tiles(self) -> int:
-        """No counters: phases are."""
+    def counters(self) -> int:
+        """None: items do not wait for each other, phases do."""
         return 0
 
     @property

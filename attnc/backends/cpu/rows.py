@@ -130,6 +130,12 @@ def state(ctx: Context, s: State) -> None:
         ctx.out.line(f"store({place} + {ctx.offset(s.kind)}, splat({LANES[s.kind]}, {number(s.initial)}))")
 
 
+def finite(ctx: Context, name: str, feature: str | None) -> str:
+    """The test whether numbers, or features, of the rows are all finite."""
+    m = 1 if feature is None else ctx.features[feature]
+    return f"all_finite(F, {ctx.places[name]}, {m}, {ctx.pitch}, nx * {ctx.schedule.width})"
+
+
 def store(ctx: Context, s: Store) -> None:
     """An output."""
     stored, word = ctx.types.outputs[s.index], f"out{s.index}_"

@@ -49,9 +49,7 @@ def sweep(ctx: Context, keys: Keys) -> None:
 def _finite(ctx: Context, s: DotAcc) -> str:
     if ctx.form.few:
         return few_rows.finite(ctx, s)
-    return (
-        f"all_finite(F, {ctx.places[s.accumulator]}, {ctx.features[s.feature]}, {ctx.pitch}, nx * {ctx.schedule.width})"
-    )
+    return row_side.finite(ctx, s.accumulator, s.feature)
 
 
 def ends(ctx: Context, keys: Keys) -> tuple[str, str]:
